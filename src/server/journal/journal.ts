@@ -1,0 +1,63 @@
+/**
+ * The storage seam.
+ *
+ * The core's durable state is a set of entries: a text key and a text value. Every batch of commands yields one list
+ * of mutations; `append` makes that list durable, whole or not at all. At start `open` gives back exactly the entries
+ * that result from all acknowledged appends, in order.
+ *
+ * Every store that implements this interface passes the one suite in `test/journal/conformance.ts`.
+ *
+ * A failed append means "outcome unknown": the record may or may not be found at the next `open`. After one failure a
+ * journal refuses every further append; the caller closes it, opens a new one and rebuilds its state from that.
+ */
+
+/**
+ * Mutations as a flat list, key and value in turn: `[key0, value0, key1, value1, …]`; a `null` value deletes the key.
+ * Flat, because a busy server makes hundreds of thousands of them a second. Keys are not empty; neither keys nor values
+ * contain control characters (below U+0020).
+ */
+export type Mutations = readonly (string | null)[];
+
+/** What `open` found. */
+export interface Recovery {
+  /** Random identity of the store, 32 hexadecimal digits, made when the store was created and never changed. */
+  readonly clusterId: string;
+  /** All live entries. The caller owns the map afterwards. */
+  readonly entries: Map<string, string>;
+  /** How many log records lay behind the checkpoint. */
+  readonly replayedRecords: number;
+}
+
+/** Sizes for metrics and `Status`. */
+export interface JournalStats {
+  /** Bytes handed to the store since `open`, log records and checkpoints. */
+  readonly writtenBytes: number;
+  /** Bytes of log records that no checkpoint has folded yet. */
+  readonly logBytes: number;
+  /** Log records that no checkpoint has folded yet. */
+  readonly checkpointLagRecords: number;
+}
+
+/** Receives measurements; every method is optional and must not throw. */
+export interface JournalObserver {
+  /** A checkpoint step became durable. `seconds` is its duration. */
+  checkpoint?(seconds: number): void;
+  /** A store operation failed. */
+  error?(operation: "append" | "checkpoint" | "open" | "close", error: unknown): void;
+}
+
+export interface Journal {
+  readonly store: string;
+  /** Recovers. Called once, before anything else. Throws `JournalCorruptError`, naming what is damaged. */
+  open(): Promise<Recovery>;
+  /** Makes the mutations durable as one record. At most one append may be in flight. Rejects with "outcome unknown". */
+  append(mutations: Mutations): Promise<void>;
+  stats(): JournalStats;
+  /** Waits for work in flight and closes the store. Safe to call twice and after a failure. */
+  close(): Promise<void>;
+}
+
+/** The stored bytes are not what was written. `message` names the file, key or sequence number. */
+export class JournalCorruptError extends Error {
+  override readonly name = "JournalCorruptError";
+}
