@@ -64,7 +64,9 @@ export interface RenewLease {
 }
 export interface RevokeLease {
   readonly kind: "revokeLease";
-  readonly lease: { readonly kind: "lease"; readonly leaseId: string } | { readonly kind: "session"; readonly seq: number };
+  readonly lease:
+    | { readonly kind: "lease"; readonly leaseId: string }
+    | { readonly kind: "session"; readonly seq: number };
 }
 export interface GetLease {
   readonly kind: "getLease";
@@ -319,8 +321,18 @@ export type Reply =
 /** What happened, for metrics and logs. */
 export type CoreEvent =
   | { readonly kind: "granted"; readonly name: string; readonly token: number; readonly waitedMs: number }
-  | { readonly kind: "acquireEnded"; readonly outcome: "busy" | "timeout" | "cancelled" | "expired"; readonly waitedMs: number }
-  | { readonly kind: "holdEnded"; readonly name: string; readonly token: number; readonly end: HoldEnd; readonly heldMs: number }
+  | {
+      readonly kind: "acquireEnded";
+      readonly outcome: "busy" | "timeout" | "cancelled" | "expired";
+      readonly waitedMs: number;
+    }
+  | {
+      readonly kind: "holdEnded";
+      readonly name: string;
+      readonly token: number;
+      readonly end: HoldEnd;
+      readonly heldMs: number;
+    }
   | { readonly kind: "leaseCreated" }
   | { readonly kind: "leaseRenewed"; readonly result: "ok" | "unknown"; readonly slackRatio: number }
   | { readonly kind: "leaseEnded"; readonly reason: LeaseEndReason }

@@ -1,0 +1,49 @@
+/**
+ * How leases die.
+ *
+ * The death of a lease is one mutation. Its holds and tickets are collected afterwards, in slices, and count as absent
+ * until then; so a lease with ten thousand holds dies as a whole, and nobody else waits while it is cleared away.
+ */
+import { removeLease, unknownLease } from "./leases.js";
+import { endHold, promote, removeTicket } from "./locks.js";
+import { putLease } from "./records.js";
+import type { Lease, State } from "./state.js";
+import type { Effects, LeaseEndReason } from "./types.js";
+
+/** Ends a lease at once; what is attached to it is collected within `budget`, the rest by later `expire` commands. */
+export function endLease(
+  state: State,
+  fx: Effects,
+  lease: Lease,
+  reason: LeaseEndReason,
+  nowMs: number,
+  budget: number,
+): number {
+  lease.dead = reason;
+  state.deadlines.delete(lease);
+  fx.events.push({ kind: "leaseEnded", reason });
+  const { session } = lease;
+  if (session?.route) fx.replies.push({ kind: "leaseEnd", route: session.route, leaseSeq: lease.seq, reason });
+  const left = collect(state, fx, lease, nowMs, budget);
+  if (state.leases.has(lease.id)) {
+    putLease(state, fx, lease);
+    state.collecting.add(lease);
+  }
+  return left;
+}
+
+/** Clears away holds and tickets of a dead lease, at most `budget` of them, and then the lease. Returns what is left. */
+export function collect(state: State, fx: Effects, lease: Lease, nowMs: number, budget: number): number {
+  const end = lease.dead === "revoked" ? "revoked" : "expired";
+  for (const hold of lease.holds) {
+    if (budget-- <= 0) return 0;
+    endHold(state, fx, hold, end, nowMs);
+  }
+  for (const ticket of lease.tickets) {
+    if (budget-- <= 0) return 0;
+    removeTicket(state, fx, ticket, unknownLease, nowMs);
+    promote(state, fx, ticket.lock, nowMs);
+  }
+  removeLease(state, fx, lease);
+  return Math.max(0, budget - 1);
+}

@@ -1,0 +1,121 @@
+/**
+ * Leases: made, renewed, forgotten.
+ *
+ * A renewal moves a deadline in memory and writes nothing, except the first one in each incarnation of the server: that
+ * is how a restart knows which leases may have been renewed up to the last moment (they get their full TTL again) and
+ * which certainly were not (they get only what was left of it).
+ */
+import { deleteLease, putLease } from "./records.js";
+import { dropSessionIfOver, storeOutcome } from "./session-log.js";
+import type { Lease, Session, State } from "./state.js";
+import type { Effects, LeaseView, Refusal } from "./types.js";
+
+export const unknownLease: Refusal = {
+  kind: "refused",
+  reason: "UNKNOWN_LEASE",
+  message: "no such lease: it expired, was revoked, or never existed",
+};
+
+export interface NewLease {
+  readonly leaseId: string;
+  readonly ttlMs: number;
+  readonly owner: string;
+  readonly metadata: string;
+}
+
+const displayId = (serial: number): string => `L${serial.toString(36).padStart(9, "0")}`;
+
+/** Makes a lease, or returns why not. `session` and `seq` name its creator; null and 0 for a unary call. */
+export function createLease(
+  state: State,
+  fx: Effects,
+  init: NewLease,
+  own: boolean,
+  session: Session | null,
+  seq: number,
+  nowMs: number,
+): Lease | Refusal {
+  if (state.leases.size >= state.limits.leasesMax) {
+    return { kind: "refused", reason: "LIMIT", message: `the server has its ${state.limits.leasesMax} leases` };
+  }
+  const lease: Lease = {
+    kind: "lease",
+    id: init.leaseId,
+    displayId: displayId(++state.serial),
+    ttlMs: init.ttlMs,
+    owner: init.owner,
+    metadata: init.metadata,
+    session,
+    seq,
+    own,
+    deadlineMs: nowMs + init.ttlMs,
+    dead: null,
+    renewedIn: state.incarnation,
+    restartExtensionMs: 0,
+    holds: new Set(),
+    tickets: new Set(),
+    batch: state.batch,
+    dueMs: 0,
+    heapIndex: -1,
+  };
+  addLease(state, lease);
+  state.deadlines.set(lease, lease.deadlineMs);
+  putLease(state, fx, lease);
+  fx.events.push({ kind: "leaseCreated" });
+  return lease;
+}
+
+/** Enters a lease into the indexes. */
+export function addLease(state: State, lease: Lease): void {
+  state.leases.set(lease.id, lease);
+  state.leasesByDisplayId.set(lease.displayId, lease);
+  state.leaseIndex.add(lease.displayId);
+  lease.session?.leases.set(lease.seq, lease);
+}
+
+/** A lease that is alive, by id. */
+export function liveLease(state: State, leaseId: string): Lease | undefined {
+  const lease = state.leases.get(leaseId);
+  return lease === undefined || lease.dead !== null ? undefined : lease;
+}
+
+/** Starts the TTL of a living lease anew. */
+export function renewLease(state: State, fx: Effects, lease: Lease, nowMs: number): void {
+  fx.events.push({ kind: "leaseRenewed", result: "ok", slackRatio: (lease.deadlineMs - nowMs) / lease.ttlMs });
+  lease.deadlineMs = nowMs + lease.ttlMs;
+  lease.restartExtensionMs = 0;
+  if (lease.renewedIn !== state.incarnation) {
+    lease.renewedIn = state.incarnation;
+    putLease(state, fx, lease);
+  }
+}
+
+/** Takes a lease that nothing is attached to out of the state. */
+export function removeLease(state: State, fx: Effects, lease: Lease): void {
+  state.collecting.delete(lease);
+  state.deadlines.delete(lease);
+  // An own lease that has gone with its grant may already be out.
+  if (!state.leases.delete(lease.id)) return;
+  state.leasesByDisplayId.delete(lease.displayId);
+  state.leaseIndex.delete(lease.displayId);
+  deleteLease(fx, lease);
+  const { session } = lease;
+  if (session === null) return;
+  session.leases.delete(lease.seq);
+  if (session.unacked.get(lease.seq) === lease) storeOutcome(state, session, lease.seq, { kind: "ended", token: 0 });
+  dropSessionIfOver(state, fx, session);
+}
+
+export function viewLease(lease: Lease, nowMs: number): LeaseView {
+  return {
+    leaseId: lease.id,
+    displayId: lease.displayId,
+    ttlMs: lease.ttlMs,
+    remainingMs: Math.max(0, lease.deadlineMs - nowMs),
+    owner: lease.owner,
+    metadata: lease.metadata,
+    holds: lease.holds.size,
+    waits: lease.tickets.size,
+    restartExtensionMs: lease.restartExtensionMs,
+  };
+}
