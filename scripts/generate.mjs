@@ -8,10 +8,15 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const clientOut = join(root, "src/client/wire/gen");
 const serverOut = join(root, "src/server/rpc/gen");
-const protos = readdirSync(join(root, "proto/leasehold/v1")).map((file) => join("proto/leasehold/v1", file)).sort();
+const protos = readdirSync(join(root, "proto/leasehold/v1"))
+  .map((file) => join("proto/leasehold/v1", file))
+  .sort();
 
 const run = (tool, args) =>
-  execFileSync(process.execPath, [join(root, "node_modules", tool.path), ...args], { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  execFileSync(process.execPath, [join(root, "node_modules", tool.path), ...args], {
+    cwd: root,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
 const pbjs = { path: "protobufjs-cli/bin/pbjs" };
 const pbts = { path: "protobufjs-cli/bin/pbts" };
 const buf = { path: "@bufbuild/buf/bin/buf" };

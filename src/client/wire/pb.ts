@@ -41,7 +41,9 @@ class WireReader extends BufferReader {
   }
 
   static create(buffer: Uint8Array): WireReader {
-    return new WireReader(Buffer.isBuffer(buffer) ? buffer : Buffer.from(buffer.buffer, buffer.byteOffset, buffer.byteLength));
+    return new WireReader(
+      Buffer.isBuffer(buffer) ? buffer : Buffer.from(buffer.buffer, buffer.byteOffset, buffer.byteLength),
+    );
   }
 }
 

@@ -45,8 +45,7 @@ export class Core {
   step(command: Command, nowMs: number, fx: Effects): number {
     switch (command.kind) {
       case "call":
-        this.#call(command, nowMs, fx);
-        break;
+        return this.#call(command, nowMs, fx);
       case "frame":
         return this.#frame(command, nowMs, fx);
       case "attach":
@@ -109,12 +108,14 @@ export class Core {
     return { token: this.#state.token, timestamp: this.#state.clock.ceiling, serial: this.#state.serial };
   }
 
-  #call(command: Call, nowMs: number, fx: Effects): void {
+  #call(command: Call, nowMs: number, fx: Effects): number {
     const { request, route } = command;
     const clockAheadBy = request.kind === "tick" ? 0 : this.#observe(command.observed, nowMs, fx);
     const caller: Caller = { route, session: null, seq: 0 };
     const outcome = this.#execute(request, caller, nowMs, fx);
     if (outcome !== null) fx.replies.push({ kind: "outcome", route, seq: 0, outcome, clockAheadBy });
+    const renewed = request.kind === "renewLease" ? liveLease(this.#state, request.leaseId) : undefined;
+    return renewed?.batch ?? this.#state.batch;
   }
 
   #attach(command: Attach, nowMs: number, fx: Effects): void {

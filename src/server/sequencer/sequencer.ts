@@ -1,0 +1,393 @@
+/**
+ * The sequencer: the only writer.
+ *
+ * Commands are stepped through the core in order of arrival. All that the commands of a batch change goes into one
+ * record of the journal; their replies are held until that record is durable. One append is in flight at a time, and
+ * the next batch collects meanwhile: the slower the disk, the larger the batches. On an idle server the first command
+ * starts its append at once. Commands that change nothing write nothing, but ride behind whatever they may have seen.
+ *
+ * Leadership is a recent append. Replies are given only while an append that was sent less than `leadershipMs` ago has
+ * succeeded; on an idle server a tick is appended every second at the latest. A server that has lost its disk, or its
+ * volume to another machine, thus falls silent.
+ *
+ * A failed append means that its outcome is unknown. Whatever is held fails with that code, all streams close, the core
+ * is thrown away, the journal is closed and opened again, and the state is rebuilt from it. The counters go on above
+ * everything that had been handed out.
+ *
+ * Expiry is a command like any other. It is stamped with the time at which something was seen to be due, and stepped
+ * only after the input that had arrived by then has been read.
+ */
+import { Core, emptyEffects } from "../core/core.js";
+import type { Floors } from "../core/recover.js";
+import type { Command, CoreEvent, CoreLimits, Counts, Effects, Reply } from "../core/types.js";
+import type { Journal, JournalStats } from "../journal/journal.js";
+import type { CommandSink, LiveRoute, RouteFailure } from "./routes.js";
+import type { ServedClock, TurnScheduler } from "./served-clock.js";
+
+/** How often the clock is read, and what is due looked for. */
+const POLL_MS = 25;
+const REOPEN_MS_MIN = 100;
+const REOPEN_MS_MAX = 5_000;
+
+export interface SequencerOptions {
+  readonly openJournal: () => Journal;
+  readonly limits: CoreLimits;
+  readonly clock: ServedClock;
+  readonly turns: TurnScheduler;
+  /** Commands whose batch is not durable yet; more are refused. */
+  readonly commandsInFlightMax: number;
+  /** Replies are given only while an append sent less than this ago has succeeded. */
+  readonly leadershipMs: number;
+  /** An idle server appends a tick this often. */
+  readonly tickMs: number;
+  readonly observer: SequencerObserver;
+}
+
+/** Is told what happens, for metrics and logs. Must not throw. */
+export interface SequencerObserver {
+  /** A batch is durable: how long its append took, how long its first command had waited for it, how many commands. */
+  commit(appendSeconds: number, queueSeconds: number, commands: number): void;
+  /** What the core did; durable. */
+  event(event: CoreEvent): void;
+  storeFailed(error: unknown): void;
+  storeRecovered(replayedRecords: number): void;
+}
+
+interface Batch {
+  readonly fx: Effects;
+  commands: number;
+  firstAtMs: number;
+}
+
+interface Held {
+  readonly replies: readonly Reply[];
+  readonly timestamp: number;
+}
+
+type Phase = "starting" | "serving" | "down" | "draining" | "closed";
+
+const newBatch = (): Batch => ({ fx: emptyEffects(), commands: 0, firstAtMs: 0 });
+
+const unavailable: Record<Exclude<Phase, "serving">, RouteFailure> = {
+  starting: { reason: "STORE_DOWN", message: "the server is starting", retryAfterMs: 250 },
+  down: { reason: "STORE_DOWN", message: "the store has failed and is being opened again", retryAfterMs: 1000 },
+  draining: { reason: "CLOSED", message: "the server is stopping", retryAfterMs: 1000 },
+  closed: { reason: "CLOSED", message: "the server has stopped", retryAfterMs: 1000 },
+};
+
+export class Sequencer implements CommandSink {
+  readonly #options: SequencerOptions;
+  #phase: Phase = "starting";
+  #journal!: Journal;
+  #core!: Core;
+  #clusterId = "";
+  #batch = newBatch();
+  #appending = false;
+  /** Commands in the batch whose append is in flight. */
+  #appendingCommands = 0;
+  #durableBatch = 0;
+  #durableTimestamp = 0;
+  /** When the last append that succeeded was sent. */
+  #leaderSinceMs = Number.NEGATIVE_INFINITY;
+  #lastAppendSentMs = 0;
+  #servingSinceMs = 0;
+  /** Durable, but not to be told before an append succeeds in time. */
+  #heldBack: Held[] = [];
+  #pumpScheduled = false;
+  #expiryScheduled = false;
+  readonly #routes = new Set<LiveRoute>();
+  #endPoll: () => void = () => undefined;
+  #idle: (() => void) | undefined;
+
+  constructor(options: SequencerOptions) {
+    this.#options = options;
+  }
+
+  /** Recovers and begins to serve. Throws when the store cannot be opened or is damaged. */
+  async start(): Promise<void> {
+    await this.#open(undefined);
+    this.#endPoll = this.#options.turns.every(POLL_MS, () => this.#onPoll());
+  }
+
+  submit(command: Command): RouteFailure | null {
+    const failure = this.#refuse(command);
+    if (failure !== null) return failure;
+    this.#track(command);
+    this.#step(command, this.#options.clock.now());
+    return null;
+  }
+
+  /** Null while locks are granted, else why not. */
+  get notServing(): string | null {
+    if (this.#phase !== "serving") return unavailable[this.#phase].message;
+    if (!this.#leads()) return `no write to the store has succeeded for ${this.#options.leadershipMs} ms`;
+    return this.#core.counts.halted || null;
+  }
+
+  get clusterId(): string {
+    return this.#clusterId;
+  }
+
+  get counts(): Counts | null {
+    return this.#phase === "serving" || this.#phase === "draining" ? this.#core.counts : null;
+  }
+
+  get journalStats(): JournalStats {
+    return this.#journal.stats();
+  }
+
+  get commandsInFlight(): number {
+    return this.#batch.commands + this.#appendingCommands;
+  }
+
+  /** Takes no more commands, delivers what is held, tells every route that it is over, and closes the journal. */
+  async stop(): Promise<void> {
+    if (this.#phase === "closed") return;
+    const serving = this.#phase === "serving";
+    this.#phase = "draining";
+    if (serving) await this.#drained();
+    this.#endPoll();
+    this.#phase = "closed";
+    this.#failRoutes(unavailable.draining);
+    await this.#journal?.close();
+  }
+
+  async #drained(): Promise<void> {
+    this.#schedulePump();
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+      this.#signalIdle();
+    });
+  }
+
+  #signalIdle(): void {
+    if (this.#idle === undefined || this.#appending || this.#pumpScheduled || this.#heldBack.length > 0) return;
+    this.#idle();
+  }
+
+  #refuse(command: Command): RouteFailure | null {
+    if (this.#phase !== "serving") return unavailable[this.#phase];
+    if (command.kind !== "call" && command.kind !== "frame" && command.kind !== "attach") return null;
+    if (this.commandsInFlight < this.#options.commandsInFlightMax) return null;
+    const message = `the server has ${this.#options.commandsInFlightMax} commands in flight`;
+    return { reason: "LIMIT", message, retryAfterMs: 100 };
+  }
+
+  #track(command: Command): void {
+    if (command.kind === "call" || command.kind === "attach") this.#routes.add(command.route as LiveRoute);
+    else if (command.kind === "callGone") this.#routes.delete(command.route as LiveRoute);
+  }
+
+  /** The transport has let go of a stream. */
+  forget(route: LiveRoute): void {
+    this.#routes.delete(route);
+  }
+
+  #step(command: Command, nowMs: number): void {
+    const { fx } = this.#batch;
+    const before = fx.replies.length;
+    if (this.#batch.commands === 0) this.#batch.firstAtMs = this.#options.turns.monotonicMs();
+    this.#batch.commands += command.kind === "frame" ? Math.max(1, command.requests.length) : 1;
+    let dependsOn: number;
+    try {
+      dependsOn = this.#core.step(command, nowMs, fx);
+    } catch (error) {
+      this.#fail(error); // a bug; the state may be half changed
+      return;
+    }
+    if (dependsOn <= this.#durableBatch && fx.replies.length > before && this.#leads()) {
+      this.#deliver({ replies: fx.replies.splice(before), timestamp: this.#durableTimestamp });
+    }
+    this.#schedulePump();
+  }
+
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return;
+    this.#pumpScheduled = true;
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      this.#pump(false);
+      this.#signalIdle();
+    });
+  }
+
+  /** Starts the next append, or, when there is nothing to write, gives the replies. */
+  #pump(tick: boolean): void {
+    if (this.#appending || (this.#phase !== "serving" && this.#phase !== "draining")) return;
+    const batch = this.#batch;
+    const lead = this.#leads();
+    const stale = !lead && (batch.fx.replies.length > 0 || this.#heldBack.length > 0);
+    if (!this.#core.seal(this.#options.clock.now(), batch.fx, tick || stale)) {
+      this.#batch = newBatch();
+      if (batch.fx.replies.length > 0) this.#deliver({ replies: batch.fx.replies, timestamp: this.#core.timestamp });
+      this.#tell(batch.fx.events);
+      return;
+    }
+    this.#batch = newBatch();
+    this.#append(batch, this.#core.batch - 1, this.#core.timestamp);
+  }
+
+  #append(batch: Batch, number: number, timestamp: number): void {
+    const sentMs = this.#options.turns.monotonicMs();
+    const core = this.#core;
+    this.#appending = true;
+    this.#appendingCommands = batch.commands;
+    this.#lastAppendSentMs = sentMs;
+    this.#journal.append(batch.fx.mutations).then(
+      () => {
+        if (core === this.#core) this.#onDurable(batch, number, timestamp, sentMs);
+      },
+      (error) => {
+        if (core === this.#core) this.#fail(error);
+      },
+    );
+  }
+
+  #onDurable(batch: Batch, number: number, timestamp: number, sentMs: number): void {
+    const nowMs = this.#options.turns.monotonicMs();
+    this.#appending = false;
+    this.#appendingCommands = 0;
+    this.#durableBatch = number;
+    this.#durableTimestamp = timestamp;
+    this.#leaderSinceMs = sentMs;
+    if (batch.commands > 0) {
+      this.#options.observer.commit((nowMs - sentMs) / 1000, (sentMs - batch.firstAtMs) / 1000, batch.commands);
+    }
+    this.#heldBack.push({ replies: batch.fx.replies, timestamp });
+    if (this.#leads()) {
+      const held = this.#heldBack;
+      this.#heldBack = [];
+      for (const replies of held) this.#deliver(replies);
+    }
+    this.#tell(batch.fx.events);
+    this.#pump(false);
+    this.#signalIdle();
+  }
+
+  #leads(): boolean {
+    return this.#options.turns.monotonicMs() - this.#leaderSinceMs < this.#options.leadershipMs;
+  }
+
+  #deliver({ replies, timestamp }: Held): void {
+    const flush = new Set<LiveRoute>();
+    let last: LiveRoute | undefined;
+    for (const reply of replies) {
+      const route = reply.route as LiveRoute;
+      if (route !== last) {
+        flush.add(route);
+        last = route;
+      }
+      if (reply.kind === "replaced" || (reply.kind === "outcome" && route.kind === "call")) this.#routes.delete(route);
+      route.deliver(reply, timestamp);
+    }
+    for (const route of flush) route.flush();
+  }
+
+  #tell(events: readonly CoreEvent[]): void {
+    for (const event of events) this.#options.observer.event(event);
+  }
+
+  #onPoll(): void {
+    if (this.#phase !== "serving") return;
+    const { clock, turns } = this.#options;
+    const nowMs = clock.now();
+    if (!this.#expiryScheduled && this.#isDue(nowMs)) this.#scheduleExpiry(nowMs);
+    if (!this.#appending && turns.monotonicMs() - this.#lastAppendSentMs >= this.#tickDueMs()) this.#pump(true);
+  }
+
+  /**
+   * A restart takes off the time that was recorded as served. To lose no more than an eighth of an incarnation, however
+   * short, ticks are dense at first.
+   */
+  #tickDueMs(): number {
+    const servedMs = this.#options.turns.monotonicMs() - this.#servingSinceMs;
+    return Math.min(this.#options.tickMs, servedMs / 8);
+  }
+
+  #isDue(nowMs: number): boolean {
+    const due = this.#core.nextDueMs;
+    return due !== null && due <= nowMs && this.#options.clock.mayExpire();
+  }
+
+  /** Steps an expiry behind the input that has arrived until now: two turns of the loop read it. */
+  #scheduleExpiry(dueAtMs: number): void {
+    this.#expiryScheduled = true;
+    const { turns } = this.#options;
+    turns.afterTurn(() =>
+      turns.afterTurn(() => {
+        this.#expiryScheduled = false;
+        if (this.#phase !== "serving" || !this.#options.clock.mayExpire()) return;
+        this.#step({ kind: "expire" }, dueAtMs);
+        const nowMs = this.#options.clock.now();
+        if (this.#phase === "serving" && this.#isDue(nowMs)) this.#scheduleExpiry(nowMs);
+      }),
+    );
+  }
+
+  /** The outcome of the batch in flight, and of the one being built, is unknown: starts over from the journal. */
+  #fail(error: unknown): void {
+    if (this.#phase === "closed" || this.#phase === "down") return;
+    const floors = this.#core.floors;
+    const draining = this.#phase === "draining";
+    this.#phase = draining ? "draining" : "down";
+    this.#appending = false;
+    this.#appendingCommands = 0;
+    this.#batch = newBatch();
+    this.#heldBack = [];
+    this.#options.observer.storeFailed(error);
+    this.#failRoutes({
+      reason: "OUTCOME_UNKNOWN",
+      message: "the store failed; it is unknown whether this took effect",
+      retryAfterMs: 1000,
+    });
+    if (draining) this.#signalIdle();
+    else void this.#reopen(floors);
+  }
+
+  #failRoutes(failure: RouteFailure): void {
+    const routes = [...this.#routes];
+    this.#routes.clear();
+    for (const route of routes) route.fail(failure);
+  }
+
+  async #reopen(floors: Floors): Promise<void> {
+    await this.#journal.close().catch((error) => this.#options.observer.storeFailed(error));
+    for (let waitMs = REOPEN_MS_MIN; this.#phase === "down"; waitMs = Math.min(2 * waitMs, REOPEN_MS_MAX)) {
+      try {
+        await this.#open(floors);
+        return;
+      } catch (error) {
+        this.#options.observer.storeFailed(error);
+        await this.#journal.close().catch(() => undefined); // it has failed already; the next round opens a new one
+        await this.#options.turns.delay(waitMs);
+      }
+    }
+  }
+
+  /** Opens the journal, rebuilds the state and makes the begin of the new incarnation durable. */
+  async #open(floors: Floors | undefined): Promise<void> {
+    const { clock, limits, openJournal, turns } = this.#options;
+    this.#journal = openJournal();
+    const { clusterId, entries, replayedRecords } = await this.#journal.open();
+    const fx = emptyEffects();
+    const nowMs = clock.now();
+    const core = Core.recover(
+      entries,
+      floors ? { limits, clusterId, nowMs, floors } : { limits, clusterId, nowMs },
+      fx,
+    );
+    const sentMs = turns.monotonicMs();
+    await this.#journal.append(fx.mutations);
+    if (this.#phase === "draining" || this.#phase === "closed") return;
+    this.#core = core;
+    this.#clusterId = clusterId;
+    this.#batch = newBatch();
+    this.#durableBatch = core.batch - 1;
+    this.#durableTimestamp = core.timestamp;
+    this.#leaderSinceMs = sentMs;
+    this.#lastAppendSentMs = sentMs;
+    this.#servingSinceMs = turns.monotonicMs();
+    this.#phase = "serving";
+    this.#options.observer.storeRecovered(replayedRecords);
+  }
+}
