@@ -95,7 +95,10 @@ export class Sequencer implements CommandSink {
   #heldBack: Held[] = [];
   #pumpScheduled = false;
   #expiryScheduled = false;
+  /** Calls without an answer and open streams: whom to tell when the store fails or the server stops. */
   readonly #routes = new Set<LiveRoute>();
+  /** The stream of each attached session. */
+  readonly #streams = new Map<string, { readonly epoch: number; readonly route: LiveRoute }>();
   #endPoll: () => void = () => undefined;
   #idle: (() => void) | undefined;
 
@@ -117,6 +120,11 @@ export class Sequencer implements CommandSink {
     return null;
   }
 
+  /** Whether the store takes writes. */
+  get journalUp(): boolean {
+    return this.#phase === "serving" && this.#leads();
+  }
+
   /** Null while locks are granted, else why not. */
   get notServing(): string | null {
     if (this.#phase !== "serving") return unavailable[this.#phase].message;
@@ -130,6 +138,11 @@ export class Sequencer implements CommandSink {
 
   get counts(): Counts | null {
     return this.#phase === "serving" || this.#phase === "draining" ? this.#core.counts : null;
+  }
+
+  /** Sessions whose stream is open. */
+  get streams(): number {
+    return this.#streams.size;
   }
 
   get journalStats(): JournalStats {
@@ -176,11 +189,21 @@ export class Sequencer implements CommandSink {
   #track(command: Command): void {
     if (command.kind === "call" || command.kind === "attach") this.#routes.add(command.route as LiveRoute);
     else if (command.kind === "callGone") this.#routes.delete(command.route as LiveRoute);
+    else if (command.kind === "detach") {
+      const stream = this.#streams.get(command.sessionId);
+      if (stream?.epoch !== command.epoch) return;
+      this.#streams.delete(command.sessionId);
+      this.#routes.delete(stream.route);
+    }
   }
 
-  /** The transport has let go of a stream. */
-  forget(route: LiveRoute): void {
-    this.#routes.delete(route);
+  /** Follows which routes are still to be told something. */
+  #untrack(reply: Reply, route: LiveRoute): void {
+    if (reply.kind === "replaced") this.#routes.delete(route);
+    if (reply.kind !== "outcome" || reply.seq !== 0) return;
+    const { outcome } = reply;
+    if (outcome.kind === "welcome") this.#streams.set(outcome.sessionId, { epoch: outcome.epoch, route });
+    else this.#routes.delete(route); // a call that is answered, or a stream that is not welcome
   }
 
   #step(command: Command, nowMs: number): void {
@@ -277,7 +300,7 @@ export class Sequencer implements CommandSink {
         flush.add(route);
         last = route;
       }
-      if (reply.kind === "replaced" || (reply.kind === "outcome" && route.kind === "call")) this.#routes.delete(route);
+      this.#untrack(reply, route);
       route.deliver(reply, timestamp);
     }
     for (const route of flush) route.flush();
@@ -347,6 +370,7 @@ export class Sequencer implements CommandSink {
   #failRoutes(failure: RouteFailure): void {
     const routes = [...this.#routes];
     this.#routes.clear();
+    this.#streams.clear();
     for (const route of routes) route.fail(failure);
   }
 

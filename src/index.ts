@@ -1,0 +1,2 @@
+/** The SDK, for those who install server and client together. */
+export * from "@leasehold/client";

@@ -1,0 +1,202 @@
+/** The composition root: the only place that constructs the parts of a server and connects them. */
+import { formatEndpoint, parseEndpoint } from "./config/endpoint.js";
+import type { ServerConfig } from "./config/schema.js";
+import { type Journal, JournalCorruptError } from "./journal/journal.js";
+import { createJournal, parseStore } from "./journal/open.js";
+import type { Logger } from "./log.js";
+import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
+import { type OpsServer, startOps } from "./ops/ops-server.js";
+import { RpcServer } from "./rpc/grpc-server.js";
+import type { SessionEndpoint } from "./rpc/session.js";
+import type { ServerStatus } from "./rpc/status.js";
+import { Sequencer, type SequencerObserver } from "./sequencer/sequencer.js";
+import { eventLoop, ServedClock } from "./sequencer/served-clock.js";
+import { version } from "./version.js";
+
+export interface RunningServer {
+  /** Where clients connect, with the port that the system chose for port 0. */
+  readonly address: string;
+  /** Where metrics and probes are; null when they are nowhere. */
+  readonly opsAddress: string | null;
+  /** For a client in the same process; see `inMemoryTransport`. */
+  readonly sessions: SessionEndpoint;
+  /**
+   * Stops: no new grants, what is held is delivered, sessions are told, the journal is closed. Resolves within the
+   * configured drain time. Safe to call twice.
+   */
+  stop(): Promise<void>;
+}
+
+export interface ServerHooks {
+  readonly log?: Logger;
+  /** Only tests replace it. */
+  readonly openJournal?: () => Journal;
+}
+
+/** How often health follows what the sequencer says. */
+const HEALTH_MS = 200;
+
+/**
+ * Recovers the store, then listens. Rejects with a message for the operator when the store cannot be opened or is
+ * damaged, or an address cannot be had.
+ */
+export async function startServer(config: ServerConfig, hooks: ServerHooks = {}): Promise<RunningServer> {
+  const server = new Server(config, hooks);
+  try {
+    await server.start();
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+  return server;
+}
+
+class Server implements RunningServer {
+  readonly #config: ServerConfig;
+  readonly #log: Logger | undefined;
+  readonly #startedMs = performance.now();
+  readonly #store: string;
+  readonly #metrics: ServerMetrics;
+  readonly #sequencer: Sequencer;
+  readonly #rpc: RpcServer;
+  #ops: OpsServer | null = null;
+  #address = "";
+  #recovered = false;
+  #draining = false;
+  #healthTimer: NodeJS.Timeout | undefined;
+  #stopped: Promise<void> | undefined;
+
+  constructor(config: ServerConfig, hooks: ServerHooks) {
+    const store = parseStore(config.store);
+    if (!store.ok) throw new Error(store.error);
+    this.#config = config;
+    this.#log = hooks.log;
+    this.#store = store.store.kind;
+    this.#metrics = new ServerMetrics({ version, store: this.#store, snapshot: () => this.#snapshot() });
+    const observer = this.#metrics.journalObserver;
+    this.#sequencer = new Sequencer({
+      openJournal: hooks.openJournal ?? (() => createJournal(store.store, { observer })),
+      limits: config.limits,
+      clock: new ServedClock(eventLoop),
+      turns: eventLoop,
+      commandsInFlightMax: config.limits.commandsInFlightMax,
+      leadershipMs: config.leadershipMs,
+      tickMs: config.tickIntervalMs,
+      observer: this.#observer(),
+    });
+    this.#rpc = new RpcServer({
+      sink: this.#sequencer,
+      coreLimits: config.limits,
+      limits: config.limits,
+      serverVersion: version,
+      clusterId: () => this.#sequencer.clusterId,
+      serverStatus: () => this.#status(),
+      onBug: (error) => this.#log?.error({ err: error }, "a request made the server throw; this is a bug"),
+      onAnswer: (path, reason, durationMs) => this.#metrics.rpc(path, reason, durationMs),
+    });
+  }
+
+  get address(): string {
+    return this.#address;
+  }
+
+  get opsAddress(): string | null {
+    return this.#ops?.address ?? null;
+  }
+
+  get sessions(): SessionEndpoint {
+    return this.#rpc.sessions;
+  }
+
+  async start(): Promise<void> {
+    const config = this.#config;
+    this.#metrics.start();
+    await this.#startOps();
+    await this.#sequencer.start();
+    this.#recovered = true;
+    const port = await this.#rpc.listen(config.listen);
+    const endpoint = parseEndpoint(config.listen);
+    this.#address = endpoint?.kind === "tcp" ? formatEndpoint({ ...endpoint, port }) : config.listen;
+    this.#rpc.setServing(true);
+    this.#healthTimer = setInterval(() => this.#rpc.setServing(this.#notReady() === null), HEALTH_MS);
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    this.#draining = true;
+    clearInterval(this.#healthTimer);
+    await this.#rpc.drain(this.#config.drainMsMax);
+    await this.#sequencer.stop();
+    await this.#ops?.stop();
+    this.#metrics.stop();
+  }
+
+  async #startOps(): Promise<void> {
+    const endpoint = this.#config.opsListen === "none" ? undefined : parseEndpoint(this.#config.opsListen);
+    if (endpoint === undefined) return;
+    this.#ops = await startOps({
+      endpoint,
+      metrics: this.#metrics,
+      readiness: () => {
+        const reason = this.#notReady();
+        return reason === null ? { ready: true } : { ready: false, reason };
+      },
+      onError: (error) => this.#log?.error({ err: error }, "the metrics could not be rendered; this is a bug"),
+    });
+  }
+
+  /** Null: ready for clients; else why not. */
+  #notReady(): string | null {
+    if (this.#draining) return "the server is stopping";
+    return this.#recovered ? this.#sequencer.notServing : "the server is recovering its store";
+  }
+
+  #observer(): SequencerObserver {
+    return {
+      commit: (appendSeconds, queueSeconds, commands) => {
+        this.#metrics.journalCommit(appendSeconds, commands);
+        this.#metrics.queueWait(queueSeconds);
+      },
+      event: (event) => {
+        this.#metrics.event(event);
+        if (event.kind === "halted") this.#log?.fatal({ reason: event.why }, "nothing is granted any more");
+      },
+      storeFailed: (error) => {
+        // A damaged store is for the operator to look at; opening it again and again would not mend it.
+        const level = error instanceof JournalCorruptError ? "fatal" : "error";
+        this.#log?.[level]({ err: error }, "the store failed");
+      },
+      storeRecovered: (replayedRecords) =>
+        this.#log?.info({ replayedRecords, incarnation: this.#sequencer.counts?.incarnation }, "the store is recovered"),
+    };
+  }
+
+  #snapshot(): GaugeSnapshot {
+    return {
+      counts: this.#sequencer.counts ?? undefined,
+      sessionsAttached: this.#sequencer.streams,
+      commandsQueued: this.#sequencer.commandsInFlight,
+      journalUp: this.#sequencer.journalUp,
+      journal: this.#recovered ? this.#sequencer.journalStats : undefined,
+      draining: this.#draining,
+    };
+  }
+
+  #status(): ServerStatus {
+    const stats = this.#sequencer.journalStats;
+    return {
+      version,
+      clusterId: this.#sequencer.clusterId,
+      store: this.#store,
+      notServingReason: this.#notReady() ?? "",
+      uptimeMs: performance.now() - this.#startedMs,
+      commandsInFlight: this.#sequencer.commandsInFlight,
+      journalLogBytes: stats.logBytes,
+      journalCheckpointLagRecords: stats.checkpointLagRecords,
+    };
+  }
+}
