@@ -21,6 +21,7 @@ import { Core, emptyEffects } from "../core/core.js";
 import type { Floors } from "../core/recover.js";
 import type { Command, CoreEvent, CoreLimits, Counts, Effects, Reply } from "../core/types.js";
 import type { Journal, JournalStats } from "../journal/journal.js";
+import { RouteRegistry } from "./route-registry.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "./routes.js";
 import type { ServedClock, TurnScheduler } from "./served-clock.js";
 
@@ -81,6 +82,8 @@ export class Sequencer implements CommandSink {
   #journal!: Journal;
   #core!: Core;
   #clusterId = "";
+  /** Rises with every failure: what belongs to an earlier one is over. */
+  #generation = 0;
   #batch = newBatch();
   #appending = false;
   /** Commands in the batch whose append is in flight. */
@@ -95,10 +98,7 @@ export class Sequencer implements CommandSink {
   #heldBack: Held[] = [];
   #pumpScheduled = false;
   #expiryScheduled = false;
-  /** Calls without an answer and open streams: whom to tell when the store fails or the server stops. */
-  readonly #routes = new Set<LiveRoute>();
-  /** The stream of each attached session. */
-  readonly #streams = new Map<string, { readonly epoch: number; readonly route: LiveRoute }>();
+  readonly #routes = new RouteRegistry();
   #endPoll: () => void = () => undefined;
   #idle: (() => void) | undefined;
 
@@ -115,7 +115,7 @@ export class Sequencer implements CommandSink {
   submit(command: Command): RouteFailure | null {
     const failure = this.#refuse(command);
     if (failure !== null) return failure;
-    this.#track(command);
+    this.#routes.onCommand(command);
     this.#step(command, this.#options.clock.now());
     return null;
   }
@@ -142,7 +142,7 @@ export class Sequencer implements CommandSink {
 
   /** Sessions whose stream is open. */
   get streams(): number {
-    return this.#streams.size;
+    return this.#routes.streams;
   }
 
   get journalStats(): JournalStats {
@@ -161,7 +161,7 @@ export class Sequencer implements CommandSink {
     if (serving) await this.#drained();
     this.#endPoll();
     this.#phase = "closed";
-    this.#failRoutes(unavailable.draining);
+    this.#routes.fail(unavailable.draining);
     await this.#journal?.close();
   }
 
@@ -184,26 +184,6 @@ export class Sequencer implements CommandSink {
     if (this.commandsInFlight < this.#options.commandsInFlightMax) return null;
     const message = `the server has ${this.#options.commandsInFlightMax} commands in flight`;
     return { reason: "LIMIT", message, retryAfterMs: 100 };
-  }
-
-  #track(command: Command): void {
-    if (command.kind === "call" || command.kind === "attach") this.#routes.add(command.route as LiveRoute);
-    else if (command.kind === "callGone") this.#routes.delete(command.route as LiveRoute);
-    else if (command.kind === "detach") {
-      const stream = this.#streams.get(command.sessionId);
-      if (stream?.epoch !== command.epoch) return;
-      this.#streams.delete(command.sessionId);
-      this.#routes.delete(stream.route);
-    }
-  }
-
-  /** Follows which routes are still to be told something. */
-  #untrack(reply: Reply, route: LiveRoute): void {
-    if (reply.kind === "replaced") this.#routes.delete(route);
-    if (reply.kind !== "outcome" || reply.seq !== 0) return;
-    const { outcome } = reply;
-    if (outcome.kind === "welcome") this.#streams.set(outcome.sessionId, { epoch: outcome.epoch, route });
-    else this.#routes.delete(route); // a call that is answered, or a stream that is not welcome
   }
 
   #step(command: Command, nowMs: number): void {
@@ -252,16 +232,16 @@ export class Sequencer implements CommandSink {
 
   #append(batch: Batch, number: number, timestamp: number): void {
     const sentMs = this.#options.turns.monotonicMs();
-    const core = this.#core;
+    const generation = this.#generation;
     this.#appending = true;
     this.#appendingCommands = batch.commands;
     this.#lastAppendSentMs = sentMs;
     this.#journal.append(batch.fx.mutations).then(
       () => {
-        if (core === this.#core) this.#onDurable(batch, number, timestamp, sentMs);
+        if (generation === this.#generation) this.#onDurable(batch, number, timestamp, sentMs);
       },
       (error) => {
-        if (core === this.#core) this.#fail(error);
+        if (generation === this.#generation) this.#fail(error);
       },
     );
   }
@@ -300,7 +280,7 @@ export class Sequencer implements CommandSink {
         flush.add(route);
         last = route;
       }
-      this.#untrack(reply, route);
+      this.#routes.onReply(reply, route);
       route.deliver(reply, timestamp);
     }
     for (const route of flush) route.flush();
@@ -353,25 +333,19 @@ export class Sequencer implements CommandSink {
     const floors = this.#core.floors;
     const draining = this.#phase === "draining";
     this.#phase = draining ? "draining" : "down";
+    this.#generation++;
     this.#appending = false;
     this.#appendingCommands = 0;
     this.#batch = newBatch();
     this.#heldBack = [];
     this.#options.observer.storeFailed(error);
-    this.#failRoutes({
+    this.#routes.fail({
       reason: "OUTCOME_UNKNOWN",
       message: "the store failed; it is unknown whether this took effect",
       retryAfterMs: 1000,
     });
     if (draining) this.#signalIdle();
     else void this.#reopen(floors);
-  }
-
-  #failRoutes(failure: RouteFailure): void {
-    const routes = [...this.#routes];
-    this.#routes.clear();
-    this.#streams.clear();
-    for (const route of routes) route.fail(failure);
   }
 
   async #reopen(floors: Floors): Promise<void> {
