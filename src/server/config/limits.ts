@@ -1,0 +1,66 @@
+/** Every bound of the server that an operator may move, with its default. */
+import { z } from "zod";
+import type { CoreLimits } from "../core/types.js";
+import { bytes, count, duration } from "./options.js";
+import { rpcLimitOptions } from "./rpc-limits.js";
+import { formatBytes, formatDurationMs } from "./units.js";
+
+const MILLION = 1_000_000;
+
+const core = {
+  nameBytesMax: bytes(512, 1, 4_096, "Longest name of a lock."),
+  metadataBytesMax: bytes(4_096, 0, 65_536, "Largest metadata of a lease or an acquire."),
+  ownerBytesMax: bytes(256, 0, 4_096, "Longest owner text of a lease or an acquire."),
+  ttlMsMin: duration(500, 10, "Shortest TTL that a lease may have."),
+  ttlMsMax: duration(24 * 3_600_000, 10, "Longest TTL that a lease may have."),
+  ttlMsDefault: duration(15_000, 10, "TTL of a lease whose client names none."),
+  waitMsMax: duration(24 * 3_600_000, 0, "Longest wait that an acquire may ask for."),
+  leasesMax: count(MILLION, 1, 100 * MILLION, "Leases that live at the same time."),
+  locksMax: count(MILLION, 1, 100 * MILLION, "Locks that are held or waited for at the same time."),
+  waitersPerLockMax: count(100_000, 0, 10 * MILLION, "Waiters in the queue of one lock."),
+  holdsPerLeaseMax: count(100_000, 1, 10 * MILLION, "Locks that one lease holds at the same time."),
+  sessionsMax: count(100_000, 1, 10 * MILLION, "Sessions, attached or waiting to be resumed."),
+  commandsPerSessionMax: count(8_192, 1, MILLION, "Unanswered or unacknowledged commands of one session."),
+  requestsRememberedMax: count(
+    MILLION,
+    1,
+    100 * MILLION,
+    "Finished unary requests whose ids are remembered, so that a late duplicate has no effect.",
+  ),
+  requestRememberedMs: duration(300_000, 1_000, "How long the id of a finished unary request is remembered."),
+  resumeMs: duration(5_000, 0, "How long a waiter whose connection broke keeps its place in the queue.", 3_600_000),
+  tickCountMax: count(MILLION, 1, MILLION, "Timestamps that one Tick may ask for."),
+  clockJumpPerSecondMax: count(
+    MILLION,
+    1,
+    1_000 * MILLION,
+    "How far observed timestamps may move the Lamport clock, per second and over all clients.",
+  ),
+  expirySliceMax: count(1_000, 1, MILLION, "Leases, holds and waiters that one step of expiry works off."),
+} satisfies Record<keyof CoreLimits, z.ZodType<number>>;
+
+const sequencer = {
+  commandsInFlightMax: count(100_000, 1, 10 * MILLION, "Commands that wait for the sequencer or for the disk."),
+};
+
+export const limitsSchema = z.strictObject({ ...core, ...sequencer, ...rpcLimitOptions });
+
+/** Every bound. Has the shape that each part of the server asks for. */
+export type Limits = Readonly<z.output<typeof limitsSchema>>;
+
+/** What must hold between limits: undefined, or which one is wrong and why. */
+export function checkLimits(limits: Limits): { readonly path: string; readonly message: string } | undefined {
+  const { ttlMsMin: min, ttlMsMax: max, ttlMsDefault: fallback } = limits;
+  const text = formatDurationMs;
+  if (min > max) return { path: "ttlMsMin", message: `${text(min)} is longer than limits.ttlMsMax, ${text(max)}` };
+  if (fallback < min || fallback > max) {
+    const range = `limits.ttlMsMin and ttlMsMax, ${text(min)} and ${text(max)}`;
+    return { path: "ttlMsDefault", message: `${text(fallback)} is not between ${range}` };
+  }
+  const { frameBytesMax: frame, listBytesMax: list } = limits;
+  if (list * 2 > frame) {
+    const message = `${formatBytes(list)} is more than half of limits.frameBytesMax, ${formatBytes(frame)}`;
+    return { path: "listBytesMax", message };
+  }
+  return undefined;
+}

@@ -1,0 +1,76 @@
+/**
+ * The configuration: this schema is the only place that knows an option's name, default, meaning and permitted values.
+ * Flags, environment variables, the keys of the configuration file, the help text and the type are derived from it.
+ */
+import { z } from "zod";
+import { isLocal, parseEndpoint } from "./endpoint.js";
+import { checkLimits, limitsSchema } from "./limits.js";
+import { choice, duration, endpoint, store, toggle } from "./options.js";
+import { formatDurationMs } from "./units.js";
+
+const shape = z.strictObject({
+  listen: endpoint("127.0.0.1:7420", "Where clients connect: host:port, [IPv6]:port or unix:PATH."),
+  opsListen: endpoint("127.0.0.1:7421", 'Where /metrics, /healthz and /readyz are served; "none" for nowhere.', "none"),
+  store: store(
+    "level:./leasehold-data",
+    "level:PATH keeps everything in a folder; memory: keeps nothing over a restart and is for tests only.",
+  ),
+  insecure: toggle(false, "Permit to listen without encryption on an address that other machines can reach."),
+  logLevel: choice(
+    ["trace", "debug", "info", "warn", "error", "fatal", "silent"],
+    "info",
+    "Least important message that is logged: trace, debug, info, warn, error, fatal or silent.",
+  ),
+  drainMsMax: duration(
+    10_000,
+    0,
+    "How long a stopping server waits for its clients before it cuts them off.",
+    3_600_000,
+  ),
+  leadershipMs: duration(
+    5_000,
+    100,
+    "Nothing is granted or renewed unless the store has confirmed a write that was sent less than this ago.",
+    3_600_000,
+  ),
+  tickIntervalMs: duration(1_000, 10, "At least this often something is written to the store.", 3_600_000),
+  limits: limitsSchema,
+});
+
+export const configSchema = shape.check((context) => {
+  const config = context.value;
+  const refuse = (path: readonly string[], message: string, input: unknown) =>
+    context.issues.push({ code: "custom", path: [...path], message, input });
+
+  const listen = parseEndpoint(config.listen);
+  if (listen && !isLocal(listen) && !config.insecure) {
+    refuse(
+      ["listen"],
+      `"${config.listen}" can be reached from other machines and the traffic is not encrypted; ` +
+        "add --insecure if that network is to be trusted",
+      config.listen,
+    );
+  }
+  if (config.opsListen === config.listen && !(listen?.kind === "tcp" && listen.port === 0)) {
+    refuse(["opsListen"], `"${config.opsListen}" is taken by listen`, config.opsListen);
+  }
+  if (config.tickIntervalMs * 2 > config.leadershipMs) {
+    refuse(
+      ["tickIntervalMs"],
+      `${formatDurationMs(config.tickIntervalMs)} is more than half of leadershipMs: an idle server would stop granting`,
+      null,
+    );
+  }
+  const limit = checkLimits(config.limits);
+  if (limit) refuse(["limits", limit.path], limit.message, null);
+});
+
+/** The configuration of a server, complete and checked. */
+export type ServerConfig = Readonly<Omit<z.output<typeof configSchema>, "limits">> & {
+  readonly limits: Readonly<z.output<typeof limitsSchema>>;
+};
+
+/** The configuration with nothing set, or with some options set. Throws when that is no valid configuration. */
+export function defaultConfig(set: Readonly<Record<string, unknown>> = {}): ServerConfig {
+  return configSchema.parse({ limits: {}, ...set });
+}

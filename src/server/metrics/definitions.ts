@@ -1,0 +1,81 @@
+/** Bounds of histograms and values of labels. All labels are known in advance: never a name, a holder or a token. */
+import type { CoreEvent, HoldEnd, LeaseEndReason } from "../core/types.js";
+import type { JournalObserver } from "../journal/journal.js";
+import type { WireReason } from "../rpc/errors.js";
+
+/** 0.1 ms to 5 s, in seconds. */
+export const SHORT_BOUNDS = [
+  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
+] as const;
+/** 1 ms to 30 min, in seconds. */
+export const ACQUIRE_BOUNDS = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 1_800,
+] as const;
+/** 10 ms to 6 h, in seconds. */
+export const HOLD_BOUNDS = [0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 10_800, 21_600] as const;
+/** 1 ms to 10 s, in seconds. */
+export const LAG_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10] as const;
+export const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384] as const;
+export const RATIO_BOUNDS = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1] as const;
+
+type Event<K extends CoreEvent["kind"]> = Extract<CoreEvent, { kind: K }>;
+
+/** Lists every member of a union of texts: one that is missing or too many does not compile. */
+const all =
+  <T extends string>() =>
+  (values: Readonly<Record<T, true>>): readonly T[] =>
+    Object.keys(values) as T[];
+
+export type AcquireOutcome = Event<"acquireEnded">["outcome"] | "granted";
+export const acquireOutcomes = all<AcquireOutcome>()({
+  granted: true,
+  busy: true,
+  timeout: true,
+  cancelled: true,
+  expired: true,
+});
+
+export const holdEnds = all<HoldEnd>()({
+  released: true,
+  expired: true,
+  revoked: true,
+  cancelled: true,
+  undelivered: true,
+});
+
+export const leaseEndReasons = all<LeaseEndReason>()({ expired: true, revoked: true });
+export const renewalResults = all<Event<"leaseRenewed">["result"]>()({ ok: true, unknown: true });
+
+export type ResumeResult = Exclude<Event<"sessionAttached">["result"], "new">;
+export const resumeResults = all<ResumeResult>()({ resumed: true, unknown: true, stale: true });
+
+/** What a request may be refused for. */
+export const refusalReasons = all<WireReason>()({
+  INVALID: true,
+  LIMIT: true,
+  UNKNOWN_LEASE: true,
+  UNKNOWN_SESSION: true,
+  SESSION_REPLACED: true,
+  CLUSTER_MISMATCH: true,
+  STALE_TOKEN: true,
+  CANCELLED_REQUEST: true,
+  CLOCK_JUMP: true,
+  STORE_DOWN: true,
+  CLOSED: true,
+  OUTCOME_UNKNOWN: true,
+  INTERNAL: true,
+});
+
+export const rpcs = [
+  ...["CreateLease", "RenewLease", "RevokeLease", "GetLease", "ListLeases"],
+  ...["Acquire", "CancelAcquire", "Release", "Validate", "DescribeLock", "ListLocks"],
+  ...["Tick", "Attach", "Status"],
+  "other",
+] as const;
+export type Rpc = (typeof rpcs)[number];
+
+/** unary: a call of its own. session: a command on a session's stream, or that stream itself. */
+export type Transport = "unary" | "session";
+
+export type JournalOperation = Parameters<NonNullable<JournalObserver["error"]>>[0];
+export const journalOperations = all<JournalOperation>()({ append: true, checkpoint: true, open: true, close: true });

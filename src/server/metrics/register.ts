@@ -1,0 +1,259 @@
+/** Names, help texts and labels of all metrics: how the numbers of `ServerMetrics` look to Prometheus. */
+import { status } from "@grpc/grpc-js";
+import client from "prom-client";
+import { codeOf } from "../rpc/errors.js";
+import type { Accumulator, Count } from "./accumulators.js";
+import { Exposition, type Labels, NO_LABELS } from "./expose.js";
+import type { GaugeSnapshot, ServerMetrics, ServerMetricsOptions } from "./server-metrics.js";
+
+/** All grants are exclusive so far; the label is there so that dashboards need not change when that does. */
+const MODE = "exclusive";
+
+type Series<T> = () => Iterable<readonly [Labels, T]>;
+
+const counted =
+  (cell: Count): Series<number> =>
+  () => [[NO_LABELS, cell.value]];
+
+const countedBy =
+  (label: string, cells: Readonly<Record<string, Count>>): Series<number> =>
+  () =>
+    Object.entries(cells).map(([value, cell]) => [{ [label]: value }, cell.value] as const);
+
+const measured =
+  (accumulator: Accumulator): Series<Accumulator> =>
+  () => [[NO_LABELS, accumulator]];
+
+const measuredBy =
+  (label: string, cells: Readonly<Record<string, Accumulator>>): Series<Accumulator> =>
+  () =>
+    Object.entries(cells).map(([value, accumulator]) => [{ mode: MODE, [label]: value }, accumulator] as const);
+
+export function registerAll(
+  metrics: ServerMetrics,
+  options: ServerMetricsOptions,
+  now: () => GaugeSnapshot,
+): client.Registry {
+  const exposition = new Exposition();
+  registerLocks(exposition, metrics);
+  registerLeases(exposition, metrics);
+  registerTransport(exposition, metrics);
+  registerJournal(exposition, metrics);
+  registerProcess(exposition, metrics, options);
+  registerGauges(exposition, now);
+  if (options.processMetrics !== false) client.collectDefaultMetrics({ register: exposition.registry });
+  return exposition.registry;
+}
+
+function registerLocks(to: Exposition, metrics: ServerMetrics): void {
+  to.histogram({
+    name: "leasehold_acquire_duration_seconds",
+    help: "From the arrival of an acquire to its end: granted, busy, or given up while waiting.",
+    labels: ["mode", "outcome"],
+    series: measuredBy("outcome", metrics.acquires),
+  });
+  to.histogram({
+    name: "leasehold_lock_hold_duration_seconds",
+    help: "From a grant to its end, by how it ended.",
+    labels: ["mode", "end"],
+    series: measuredBy("end", metrics.holds),
+  });
+  to.counter({
+    name: "leasehold_grants_total",
+    help: "Grants, each with a new token.",
+    labels: ["mode"],
+    series: () => [[{ mode: MODE }, metrics.acquires.granted.count]],
+  });
+  to.counter({
+    name: "leasehold_stale_tokens_total",
+    help: "Requests with a token that no longer held its lock.",
+    labels: ["rpc"],
+    series: () => [[{ rpc: "Release" }, metrics.staleTokens.value]],
+  });
+}
+
+function registerLeases(to: Exposition, metrics: ServerMetrics): void {
+  to.counter({
+    name: "leasehold_leases_created_total",
+    help: "Leases that were created.",
+    series: counted(metrics.leasesCreated),
+  });
+  to.counter({
+    name: "leasehold_lease_renewals_total",
+    help: "Renewals of a lease, by whether it was still alive.",
+    labels: ["result"],
+    series: countedBy("result", metrics.renewals),
+  });
+  to.counter({
+    name: "leasehold_lease_ends_total",
+    help: "Leases that ended.",
+    labels: ["reason"],
+    series: countedBy("reason", metrics.leaseEnds),
+  });
+  to.histogram({
+    name: "leasehold_lease_renewal_slack_ratio",
+    help: "What was left of a lease when it was renewed, as a share of its TTL. Near zero: leases are about to be lost.",
+    series: measured(metrics.renewalSlack),
+  });
+}
+
+function registerTransport(to: Exposition, metrics: ServerMetrics): void {
+  to.histogram({
+    name: "leasehold_rpc_duration_seconds",
+    help: "From the arrival of a request to its answer, long polls included.",
+    labels: ["rpc", "code", "transport"],
+    series: () => rpcSeries(metrics),
+  });
+  to.counter({
+    name: "leasehold_requests_refused_total",
+    help: "Requests that were answered with an error.",
+    labels: ["reason"],
+    series: countedBy("reason", metrics.refusals),
+  });
+  to.counter({
+    name: "leasehold_sessions_created_total",
+    help: "Sessions that were begun.",
+    series: counted(metrics.sessionsCreated),
+  });
+  to.counter({
+    name: "leasehold_session_resumes_total",
+    help: "Attempts to resume a session after its stream broke.",
+    labels: ["result"],
+    series: countedBy("result", metrics.sessionResumes),
+  });
+  to.counter({
+    name: "leasehold_lamport_jumps_refused_total",
+    help: "Observed timestamps that were too far ahead of the server to be taken.",
+    series: counted(metrics.clockJumpsRefused),
+  });
+}
+
+/** Several reasons share a code: their histograms are added up. */
+function rpcSeries(metrics: ServerMetrics): [Labels, Accumulator][] {
+  const series: [Labels, Accumulator][] = [];
+  for (const [rpc, transports] of Object.entries(metrics.rpcs)) {
+    for (const [transport, byReason] of Object.entries(transports)) {
+      const byCode = new Map<string, Accumulator>();
+      for (const [reason, accumulator] of byReason) {
+        const code = reason === "OK" ? "OK" : status[codeOf(reason)];
+        const before = byCode.get(code);
+        byCode.set(code, before ? before.plus(accumulator) : accumulator);
+      }
+      for (const [code, accumulator] of byCode) series.push([{ rpc, code, transport }, accumulator]);
+    }
+  }
+  return series;
+}
+
+function registerJournal(to: Exposition, metrics: ServerMetrics): void {
+  to.histogram({
+    name: "leasehold_journal_commit_duration_seconds",
+    help: "How long it took to make a record durable.",
+    series: measured(metrics.commits),
+  });
+  to.histogram({
+    name: "leasehold_journal_batch_commands",
+    help: "Commands that became durable with one record.",
+    series: measured(metrics.batches),
+  });
+  to.histogram({
+    name: "leasehold_journal_checkpoint_duration_seconds",
+    help: "How long it took to write one step of the checkpoint.",
+    series: measured(metrics.checkpoints),
+  });
+  to.counter({
+    name: "leasehold_journal_errors_total",
+    help: "Operations of the store that failed.",
+    labels: ["operation"],
+    series: countedBy("operation", metrics.journalErrors),
+  });
+}
+
+function registerProcess(to: Exposition, metrics: ServerMetrics, options: ServerMetricsOptions): void {
+  to.histogram({
+    name: "leasehold_sequencer_queue_duration_seconds",
+    help: "From the arrival of a command to its execution.",
+    series: measured(metrics.queued),
+  });
+  to.histogram({
+    name: "leasehold_event_loop_lag_seconds",
+    help: "By how much a timer was late, sampled every 50 ms.",
+    series: measured(metrics.loopLag),
+  });
+  to.counter({
+    name: "leasehold_event_loop_stalls_total",
+    help: "Times that the event loop was more than 100 ms late.",
+    series: counted(metrics.loopStalls),
+  });
+  to.counter({
+    name: "leasehold_halts_total",
+    help: "Times that the server stopped granting because what a client has seen contradicts its store.",
+    series: counted(metrics.halts),
+  });
+  const { version, store } = options;
+  to.gauge({
+    name: "leasehold_build_info",
+    help: "Always 1; the labels tell what is running.",
+    labels: ["version", "node", "store"],
+    series: () => [[{ version, node: process.version, store }, 1]],
+  });
+}
+
+function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
+  /** No series at all while there is nothing to tell: a zero would look like a fact. */
+  const gauge = (
+    name: string,
+    help: string,
+    value: (snapshot: GaugeSnapshot) => number | undefined,
+    type: "gauge" | "counter" = "gauge",
+    labels: Labels = NO_LABELS,
+  ) =>
+    to[type]({
+      name,
+      help,
+      labels: Object.keys(labels),
+      series: () => {
+        const current = value(now());
+        return current === undefined ? [] : [[labels, current]];
+      },
+    });
+
+  gauge("leasehold_leases", "Leases that are alive.", (s) => s.counts?.leases, "gauge", { state: "live" });
+  gauge("leasehold_locks_held", "Grants that are held.", (s) => s.counts?.holds, "gauge", { mode: MODE });
+  gauge("leasehold_locks_known", "Locks that are held or waited for.", (s) => s.counts?.locks);
+  gauge("leasehold_lock_waiters", "Acquires that wait in a queue.", (s) => s.counts?.waiters);
+  gauge("leasehold_last_token", "The fencing token of the latest grant.", (s) => s.counts?.lastToken);
+  gauge("leasehold_lamport_timestamp", "The Lamport clock.", (s) => s.counts?.timestamp);
+  gauge("leasehold_halted", "1 while nothing is granted because a client contradicts the store.", (s) =>
+    s.counts === undefined ? undefined : Number(s.counts.halted !== ""),
+  );
+  gauge("leasehold_sequencer_queue_commands", "Commands that wait for execution.", (s) => s.commandsQueued);
+  gauge("leasehold_journal_up", "1 while the store takes writes.", (s) => Number(s.journalUp));
+  gauge("leasehold_journal_log_bytes", "Log that no checkpoint has folded yet.", (s) => s.journal?.logBytes);
+  gauge(
+    "leasehold_journal_checkpoint_lag_records",
+    "Records that no checkpoint has folded yet.",
+    (s) => s.journal?.checkpointLagRecords,
+  );
+  gauge(
+    "leasehold_journal_written_bytes_total",
+    "Bytes handed to the store since it was opened.",
+    (s) => s.journal?.writtenBytes,
+    "counter",
+  );
+  gauge("leasehold_draining", "1 while the server is shutting down.", (s) => Number(s.draining));
+  to.gauge({
+    name: "leasehold_sessions",
+    help: "Sessions; a detached one waits to be resumed.",
+    labels: ["state"],
+    series: () => {
+      const { counts, sessionsAttached } = now();
+      if (counts === undefined) return [];
+      const detached = Math.max(0, counts.sessions - sessionsAttached);
+      return [
+        [{ state: "attached" }, sessionsAttached],
+        [{ state: "detached" }, detached],
+      ];
+    },
+  });
+}

@@ -1,0 +1,276 @@
+import { Metadata, status } from "@grpc/grpc-js";
+import { decode, encode, encodeStatus, v1, type leasehold as wire } from "@leasehold/client/wire";
+import { afterEach, describe, expect, it } from "vitest";
+import { type FakeServer, fakeServer, leasehold, type Method } from "./support.js";
+
+const LIST = "/leasehold.v1.LockService/ListLocks";
+const DESCRIBE = "/leasehold.v1.LockService/DescribeLock";
+const STATUS = "/leasehold.v1.AdminService/Status";
+const TICK = "/leasehold.v1.ClockService/Tick";
+
+let server: FakeServer | undefined;
+
+afterEach(() => {
+  server?.stop();
+  server = undefined;
+});
+
+async function addr(methods: Readonly<Record<string, Method>>): Promise<string> {
+  server = await fakeServer(methods);
+  return server.address;
+}
+
+function refuse(code: status, reason: string, message: string): never {
+  const metadata = new Metadata();
+  metadata.set("grpc-status-details-bin", encodeStatus({ code, reason, message }));
+  throw { code, details: message, metadata };
+}
+
+const holder: wire.v1.Holder.$Properties = {
+  token: 7,
+  timestamp: 42,
+  owner: "billing\u001b[31m/1",
+  metadata: Buffer.from("meta"),
+  heldMs: 12_340,
+  leaseRemainingMs: 8_100,
+  leaseDisplayId: "l-1",
+};
+
+/** Pages of two, over three locks. */
+const listLocks: Method = (bytes) => {
+  const { pageToken, prefix, pageSize } = decode(v1.ListLocksRequest, bytes);
+  const all = [
+    { name: `${prefix}a`, holders: [holder], waiters: 2 },
+    { name: `${prefix}b`, reserved: true, waiters: 1 },
+    { name: `${prefix}ccccc`, holders: [{ ...holder, token: 12_345, owner: "" }] },
+  ];
+  const from = Number(pageToken || 0);
+  const to = from + Math.min(2, pageSize);
+  return encode(v1.ListLocksResponse, { locks: all.slice(from, to), nextPageToken: to < all.length ? String(to) : "" });
+};
+
+describe("locks", () => {
+  it("is a table over all pages", async () => {
+    const { code, stdout, stderr } = await leasehold(["locks", "p/", "--addr", await addr({ [LIST]: listLocks })]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toBe(
+      [
+        "NAME     TOKEN  OWNER                 HELD  LEASE ENDS IN  WAITING",
+        "p/a          7  billing\\u{1b}[31m/1  12.3s           8.1s        2",
+        "p/b          -  (reserved)               -              -        1",
+        "p/ccccc  12345  -                    12.3s           8.1s        0",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  it("stops at its limit and says so", async () => {
+    const address = await addr({ [LIST]: listLocks });
+    const { stdout } = await leasehold(["locks", "--limit", "2", "--addr", address]);
+    expect(stdout).toContain("... and more: give a longer prefix, or --limit above 2\n");
+    const asJson = JSON.parse((await leasehold(["locks", "--limit=1", "--json"], { LEASEHOLD_ADDR: address })).stdout);
+    expect(asJson).toMatchObject({ truncated: true, locks: [{ name: "a" }] });
+    expect(asJson.locks).toHaveLength(1);
+  });
+
+  it("is JSON for programs", async () => {
+    const { stdout } = await leasehold(["locks", "--json", "--addr", await addr({ [LIST]: listLocks })]);
+    const { locks, truncated } = JSON.parse(stdout);
+    expect(truncated).toBe(false);
+    expect(locks[0]).toEqual({
+      name: "a",
+      holders: [{ ...holder, metadata: Buffer.from("meta").toString("base64") }],
+      waiters: 2,
+      reserved: false,
+    });
+    expect(locks[1]).toEqual({ name: "b", holders: [], waiters: 1, reserved: true });
+  });
+
+  it("says when there is nothing", async () => {
+    const address = await addr({ [LIST]: () => encode(v1.ListLocksResponse, {}) });
+    expect((await leasehold(["locks", "--addr", address])).stdout).toBe("no locks\n");
+    expect((await leasehold(["locks", "x", "--addr", address])).stdout).toBe("no locks that begin with x\n");
+  });
+});
+
+describe("locks describe", () => {
+  const describeLock: Method = (bytes) => {
+    const { name } = decode(v1.DescribeLockRequest, bytes);
+    if (name === "free") return encode(v1.DescribeLockResponse, { name });
+    const waiters = [
+      { ticketId: "t1", position: 1, owner: "w1", waitedMs: 1_500, attached: true },
+      { ticketId: "t2", position: 2, owner: "", waitedMs: 20, attached: false },
+    ];
+    return encode(v1.DescribeLockResponse, { name, holders: [{ ...holder, owner: "me" }], waiters, waitersTotal: 5 });
+  };
+
+  it("tells who holds and who waits", async () => {
+    const { stdout } = await leasehold([
+      "locks",
+      "describe",
+      "orders/42",
+      "--addr",
+      await addr({ [DESCRIBE]: describeLock }),
+    ]);
+    expect(stdout).toBe(
+      [
+        "orders/42",
+        "held by me for 12.3s, token 7, timestamp 42, lease l-1 ends in 8.1s unless renewed",
+        "5 waiters",
+        "#  OWNER  WAITED  CONNECTED",
+        "1  w1       1.5s  yes",
+        "2  -        20ms  no",
+        "... and 3 more",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  it("takes its options on either side, and is JSON for programs", async () => {
+    const address = await addr({ [DESCRIBE]: describeLock });
+    const before = await leasehold(["locks", "--json", "--addr", address, "describe", "x"]);
+    const behind = await leasehold(["locks", "describe", "x", "--json", "--addr", address]);
+    expect(behind).toEqual(before);
+    expect(JSON.parse(behind.stdout)).toMatchObject({ name: "x", waitersTotal: 5, waiters: [{ ticketId: "t1" }, {}] });
+    const free = await leasehold(["locks", "describe", "free"], { LEASEHOLD_ADDR: address });
+    expect(free.stdout).toBe("free\nfree\nnobody waits\n");
+  });
+});
+
+describe("status", () => {
+  const message = {
+    version: "1.2.3",
+    clusterId: "abc",
+    store: "level",
+    serving: false,
+    notServingReason: "the journal is down",
+    uptimeMs: 10_920_000,
+    incarnation: 4,
+    lastToken: 1_234_567,
+    timestamp: 99,
+    leases: 1,
+    locks: 2_000,
+    holds: 3,
+    waiters: 4,
+    sessions: 5,
+    commandsInFlight: 6,
+    journalLogBytes: 2_048,
+    journalCheckpointLagRecords: 7,
+  };
+
+  it("is a list for people and JSON for programs", async () => {
+    const address = await addr({ [STATUS]: () => encode(v1.StatusResponse, message) });
+    const { stdout } = await leasehold(["status", "--addr", address]);
+    expect(stdout).toContain(`server      1.2.3 at ${address}, up for 3h2m\n`);
+    expect(stdout).toContain("serving     no: the journal is down\n");
+    expect(stdout).toContain("locks       2,000 (3 held, 4 waiting)\n");
+    expect(stdout).toContain("last token  1234567\n");
+    expect(JSON.parse((await leasehold(["status", "--json", "--addr", address])).stdout)).toEqual(message);
+  });
+});
+
+describe("tick", () => {
+  const tick: Method = (bytes) => {
+    const { observed, count } = decode(v1.TickRequest, bytes);
+    if (observed > 1_000_000) return refuse(status.OUT_OF_RANGE, "CLOCK_JUMP", "too far ahead");
+    return encode(v1.TickResponse, { first: observed + 1, last: observed + count });
+  };
+
+  it("prints what it got", async () => {
+    const address = await addr({ [TICK]: tick });
+    expect((await leasehold(["tick", "--addr", address])).stdout).toBe("1\n");
+    expect((await leasehold(["tick", "5", "--observed", "10", "--addr", address])).stdout).toBe("11..15\n");
+    expect(JSON.parse((await leasehold(["tick", "5", "--json", "--addr", address])).stdout)).toEqual({
+      first: 1,
+      last: 5,
+    });
+    const refused = await leasehold(["tick", "--observed", "9000000", "--addr", address]);
+    expect(refused).toEqual({ code: 64, stdout: "", stderr: "too far ahead (CLOCK_JUMP)\n" });
+  });
+});
+
+describe("the address", () => {
+  it("may be several: the first that can be reached", async () => {
+    const gone = await fakeServer({});
+    gone.stop();
+    const address = await addr({ [STATUS]: () => encode(v1.StatusResponse, { version: "9" }) });
+    const { code, stdout } = await leasehold(["status", "--addr", `${gone.address}, ${address}`]);
+    expect([code, stdout]).toEqual([0, expect.stringContaining(`9 at ${address}`)]);
+  });
+
+  it("is not another one when the first has answered", async () => {
+    const other = await fakeServer({ [STATUS]: () => encode(v1.StatusResponse, {}) });
+    const address = await addr({ [STATUS]: () => refuse(status.UNAVAILABLE, "STORE_DOWN", "down") });
+    expect(await leasehold(["status", "--addr", `${address},${other.address}`])).toMatchObject({
+      code: 69,
+      stderr: "down (STORE_DOWN)\n",
+    });
+    other.stop();
+  });
+
+  it("needs no port", async () => {
+    const { stderr } = await leasehold(["status", "--addr", "host.invalid"]);
+    expect(stderr).toMatch(/^cannot reach host\.invalid:7420 /);
+  });
+});
+
+describe("failures are one line and their own exit code", () => {
+  it("unreachable", async () => {
+    const stopped = await fakeServer({});
+    stopped.stop();
+    const stderr = `cannot reach ${stopped.address} (ECONNREFUSED). Start one: npx leasehold serve\n`;
+    expect(await leasehold(["status", "--addr", stopped.address])).toEqual({ code: 69, stdout: "", stderr });
+    expect(await leasehold(["tick", "--addr", "unix:/does/not/exist.sock"])).toMatchObject({ code: 69 });
+  });
+
+  it("refused by the server", async () => {
+    const cases: [status, string, number][] = [
+      [status.INVALID_ARGUMENT, "INVALID", 64],
+      [status.UNAVAILABLE, "STORE_DOWN", 69],
+      [status.RESOURCE_EXHAUSTED, "LIMIT", 75],
+      [status.PERMISSION_DENIED, "DENIED", 77],
+      [status.INTERNAL, "INTERNAL", 70],
+    ];
+    let at = 0;
+    const address = await addr({ [STATUS]: () => refuse(cases[at]![0], cases[at]![1], "so it is\u001b[2J") });
+    for (at = 0; at < cases.length; at++) {
+      const [, reason, code] = cases[at]!;
+      const stderr = `so it is\\u{1b}[2J (${reason})\n`;
+      expect(await leasehold(["status", "--addr", address]), reason).toEqual({ code, stdout: "", stderr });
+    }
+  });
+
+  it("another service on that port", async () => {
+    const address = await addr({});
+    const stderr = `${address} is no Leasehold server, or one of another version\n`;
+    expect(await leasehold(["status", "--addr", address])).toEqual({ code: 70, stdout: "", stderr });
+  });
+
+  it("wrong usage names the nearest", async () => {
+    const cases: [string[], string][] = [
+      [["statsu"], "leasehold: unknown command 'statsu' (Did you mean status?)\n"],
+      [["status", "--adr", "x"], "leasehold: unknown option '--adr' (Did you mean --addr?)\n"],
+      [["serve", "--lisen", "x"], "leasehold: unknown option '--lisen' (Did you mean --listen?)\n"],
+      [
+        ["status", "--addr", "x:"],
+        "leasehold: option '--addr <host:port>' argument 'x:' is invalid. It is not host:port.\n",
+      ],
+      [
+        ["tick", "1.5"],
+        "leasehold: command-argument value '1.5' is invalid for argument 'n'. It is not a whole number.\n",
+      ],
+      [["locks", "describe"], "leasehold: missing required argument 'name'\n"],
+      [["status", "extra"], "leasehold: too many arguments for 'status'. Expected 0 arguments but got 1.\n"],
+    ];
+    for (const [args, stderr] of cases) expect(await leasehold(args), stderr).toEqual({ code: 64, stdout: "", stderr });
+    const wrongEnv = await leasehold(["status"], { LEASEHOLD_ADDR: "non sense" });
+    expect(wrongEnv).toMatchObject({ code: 64, stderr: expect.stringMatching(/^leasehold: .*LEASEHOLD_ADDR.*\n$/) });
+  });
+
+  it("help is no failure", async () => {
+    for (const args of [["--help"], ["help", "serve"], ["locks", "describe", "--help"], ["--version"]]) {
+      expect(await leasehold(args), args.join(" ")).toMatchObject({ code: 0, stderr: "" });
+    }
+    expect(await leasehold([])).toMatchObject({ code: 64, stdout: "", stderr: expect.stringContaining("Usage:") });
+  });
+});
