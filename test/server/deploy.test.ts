@@ -48,11 +48,20 @@ describe("the systemd unit", () => {
 describe("the container image", () => {
   const dockerfile = read("docker/Dockerfile");
 
+  const code = dockerfile.replace(/^#.*$/gm, "");
+  const set = Object.fromEntries(
+    [...code.matchAll(/(LEASEHOLD_\w+)=(\S+)/g)].map(([, name = "", text = ""]) => [name, text]),
+  );
+
+  it("does not serve in the clear before somebody has said so", () => {
+    const result = loadConfig({ env: set });
+    expect(result.ok ? [] : result.problems).toEqual([expect.stringContaining("LEASEHOLD_INSECURE=1")]);
+  });
+
   it("sets a configuration that is valid, and keeps its data on the volume", () => {
-    const set = [...dockerfile.matchAll(/(LEASEHOLD_\w+)=(\S+)/g)].map(([, name = "", text = ""]) => [name, text]);
     const known = options.map((option) => option.variable);
-    for (const [name] of set) expect(known).toContain(name);
-    const result = loadConfig({ env: Object.fromEntries(set) });
+    for (const name of Object.keys(set)) expect(known).toContain(name);
+    const result = loadConfig({ env: { ...set, LEASEHOLD_INSECURE: "1" } });
     if (!result.ok) throw new Error(result.problems.join("\n"));
     const volume = /^VOLUME (\S+)$/m.exec(dockerfile)?.[1];
     expect(volume).toBeDefined();

@@ -47,7 +47,7 @@ export const configSchema = shape.check((context) => {
     refuse(
       ["listen"],
       `"${config.listen}" can be reached from other machines and the traffic is not encrypted; ` +
-        "add --insecure if that network is to be trusted",
+        "add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted",
       config.listen,
     );
   }
