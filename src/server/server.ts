@@ -92,6 +92,7 @@ class Server implements RunningServer {
       clusterId: () => this.#sequencer.clusterId,
       serverStatus: () => this.#status(),
       onBug: (error) => this.#log?.error({ err: error }, "a request made the server throw; this is a bug"),
+      onRefusal: (reason) => this.#metrics.refused(reason),
       onAnswer: (path, reason, durationMs) => this.#metrics.rpc(path, reason, durationMs),
     });
   }
@@ -171,7 +172,10 @@ class Server implements RunningServer {
         this.#log?.[level]({ err: error }, "the store failed");
       },
       storeRecovered: (replayedRecords) =>
-        this.#log?.info({ replayedRecords, incarnation: this.#sequencer.counts?.incarnation }, "the store is recovered"),
+        this.#log?.info(
+          { replayedRecords, incarnation: this.#sequencer.counts?.incarnation },
+          "the store is recovered",
+        ),
     };
   }
 

@@ -157,7 +157,7 @@ describe("a wrong value is one line that names its place", () => {
     ],
     [
       { listen: "0.0.0.0:7420" },
-      '--listen: "0.0.0.0:7420" can be reached from other machines and the traffic is not encrypted; add --insecure if that network is to be trusted',
+      '--listen: "0.0.0.0:7420" can be reached from other machines and the traffic is not encrypted; add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted',
     ],
     [{ config: "/does/not/exist.yaml" }, '--config: cannot read "/does/not/exist.yaml" (ENOENT)'],
   ];

@@ -1,0 +1,78 @@
+/**
+ * Reads the frames of a client. A failure here concerns the frame as a whole and ends the stream; what is wrong with a
+ * single command becomes a refusal in that command's place.
+ */
+import { decode, type leasehold, v1, WireError } from "@leasehold/client/wire";
+import type { Attach, CoreLimits, Frame } from "../core/types.js";
+import { failureOf, type WireFailure } from "./errors.js";
+import type { RpcLimits } from "./limits.js";
+import type { RequestValidator } from "./validate.js";
+
+/** What Hello says, without what only the stream knows. */
+export type HelloFrame = Omit<Attach, "kind" | "route">;
+/** What a batch says, without what only the stream knows. */
+export type BatchFrame = Omit<Frame, "kind" | "sessionId" | "epoch">;
+
+export class FrameReader {
+  private readonly commandsMax: number;
+
+  constructor(
+    private readonly check: RequestValidator,
+    core: CoreLimits,
+    private readonly limits: RpcLimits,
+  ) {
+    this.commandsMax = Math.max(limits.commandsPerFrameMax, core.commandsPerSessionMax);
+  }
+
+  /** The first frame. */
+  hello(bytes: Uint8Array): HelloFrame | WireFailure {
+    const message = this.decode(bytes);
+    if ("reason" in message) return message;
+    const { hello, observed } = message;
+    if (message.frame !== 1) return wrongFrame(1, message.frame);
+    if (!hello) return invalid("the first frame must carry hello");
+    if (message.commands.length > 0 || message.renew) return invalid("the first frame must carry nothing but hello");
+    const attach = this.check.hello(hello as leasehold.v1.Hello);
+    return "kind" in attach ? failureOf(attach) : { ...attach, observed };
+  }
+
+  /** Every other frame; it must have the number `expected`. */
+  batch(bytes: Uint8Array, expected: number): BatchFrame | WireFailure {
+    const message = this.decode(bytes);
+    if ("reason" in message) return message;
+    const { frame, commands, ackedBelow, renew, observed } = message;
+    if (frame !== expected) return wrongFrame(expected, frame);
+    if (message.hello) return invalid("hello may only be in the first frame");
+    if (commands.length > this.commandsMax) {
+      return limit(`the frame has ${commands.length} commands; at most ${this.commandsMax} are allowed`);
+    }
+    const requests = new Array<BatchFrame["requests"][number]>(commands.length);
+    for (let i = 0; i < commands.length; i++) {
+      const command = commands[i] as leasehold.v1.Command;
+      const { seq } = command;
+      if (seq < 1) return invalid(`command ${i + 1} of frame ${frame} has no seq`);
+      requests[i] = { seq, request: this.check.command(command) };
+    }
+    return { frame, ackedBelow, renew, observed, requests };
+  }
+
+  private decode(bytes: Uint8Array): leasehold.v1.AttachRequest | WireFailure {
+    const { frameBytesMax } = this.limits;
+    if (bytes.length > frameBytesMax) {
+      return limit(`the frame has ${bytes.length} bytes; at most ${frameBytesMax} are allowed`);
+    }
+    try {
+      return decode(v1.AttachRequest, bytes);
+    } catch (error) {
+      if (error instanceof WireError) return invalid(`the frame is malformed: ${error.message}`);
+      throw error;
+    }
+  }
+}
+
+const invalid = (message: string): WireFailure => ({ reason: "INVALID", message, retryAfterMs: 0 });
+const limit = (message: string): WireFailure => ({ reason: "LIMIT", message, retryAfterMs: 0 });
+
+function wrongFrame(expected: number, given: number): WireFailure {
+  return invalid(`frame ${expected} was expected; given: ${given}`);
+}

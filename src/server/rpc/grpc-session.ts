@@ -1,0 +1,52 @@
+/** Carries a session over one bidirectional gRPC stream. */
+import type { ServerDuplexStream } from "@grpc/grpc-js";
+import { grpcStatus, type WireFailure } from "./errors.js";
+import { resetAfter, resetNow } from "./http2-stream.js";
+import type { SessionEndpoint, SessionPipe } from "./session.js";
+
+export type RawStream = ServerDuplexStream<Buffer, Buffer>;
+
+export function carrySession(
+  endpoint: SessionEndpoint,
+  call: RawStream,
+  refusal: WireFailure | null,
+  closeMsMax: number,
+): void {
+  const input = endpoint.open(new GrpcPipe(call, closeMsMax), refusal);
+  call.on("data", (bytes: Buffer) => input.receive(bytes));
+  call.on("end", () => input.ended());
+  call.on("cancelled", () => input.ended());
+}
+
+class GrpcPipe implements SessionPipe {
+  private buffered = 0;
+
+  constructor(
+    private readonly call: RawStream,
+    private readonly closeMsMax: number,
+  ) {}
+
+  write(bytes: Buffer): void {
+    this.buffered += bytes.length;
+    // Called when the bytes have left: HTTP/2 flow control holds them back while the client does not read.
+    this.call.write(bytes, () => {
+      this.buffered -= bytes.length;
+    });
+  }
+
+  bufferedBytes(): number {
+    return this.buffered;
+  }
+
+  close(failure: WireFailure | null): void {
+    if (failure === null) this.call.end();
+    else this.call.emit("error", grpcStatus(failure)); // how grpc-js is told to end a stream with a status
+    // A client that reads nothing, or that leaves its own half open, must not keep the stream alive.
+    resetAfter(this.call, this.closeMsMax);
+  }
+
+  /** No status can reach a client that does not read, so its reason goes nowhere. */
+  reset(_failure: WireFailure): void {
+    resetNow(this.call);
+  }
+}

@@ -1,0 +1,307 @@
+/**
+ * Sessions, as seen from one stream, whatever carries it.
+ *
+ * The life of a stream: the first frame says Hello and becomes an `attach`; frames that follow before the Welcome are
+ * held, within a bound; from then on each frame becomes one command, so that its requests are stepped together and in
+ * order. When the stream ends, for whatever reason, a `detach` tells the core, unless another stream has taken the
+ * session over.
+ *
+ * What is wrong with a frame as a whole (bytes that are no message, a frame number out of order, no Hello) ends the
+ * stream: there is no telling what the client meant. What is wrong with one command in a good frame travels through the
+ * core as a refusal in that command's place, so that it is answered in order and, after a resume, in the same way again.
+ *
+ * When the sequencer takes no more, each command of the frame fails at once and may be sent anew under a new number. Not
+ * so a command that a resuming client sends again: it may have had its effect before, and a failure would hide that.
+ * Then the stream ends instead, and the client resumes later.
+ */
+import type { CoreLimits, Outcome, Reply } from "../core/types.js";
+import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import { failureOf, internalFailure, type WireFailure } from "./errors.js";
+import type { BatchFrame, FrameReader } from "./frames.js";
+import type { RpcLimits } from "./limits.js";
+import { Outbox } from "./outbox.js";
+
+/** The way back to the client. None of the methods may throw. */
+export interface SessionPipe {
+  write(bytes: Buffer): void;
+  /** What has been written and not yet taken by the client's side. */
+  bufferedBytes(): number;
+  /** Ends the stream after what has been written; with a status when there is a failure. Called at most once. */
+  close(failure: WireFailure | null): void;
+  /** Ends the stream at once and drops what has been written. Called at most once, and not after `close`. */
+  reset(failure: WireFailure): void;
+}
+
+/** What the carrier of a stream calls. */
+export interface SessionInput {
+  /** A frame. The bytes belong to the session afterwards. */
+  receive(bytes: Uint8Array): void;
+  /** The client ended the stream, or it broke. May be called more than once. */
+  ended(): void;
+}
+
+export interface SessionContext {
+  readonly sink: CommandSink;
+  readonly frames: FrameReader;
+  readonly core: CoreLimits;
+  readonly limits: RpcLimits;
+  readonly serverVersion: string;
+  clusterId(): string;
+  /** An encoder threw: a bug, for the log. */
+  onBug(error: unknown): void;
+  /** A stream or a command was refused: for metrics. */
+  onRefusal?(reason: WireFailure["reason"]): void;
+}
+
+export class SessionEndpoint {
+  private readonly streams = new Set<SessionStream>();
+
+  constructor(private readonly context: SessionContext) {}
+
+  /** Open streams. */
+  get size(): number {
+    return this.streams.size;
+  }
+
+  /** `refusal`: why no streams are taken at present, else null. */
+  open(pipe: SessionPipe, refusal: WireFailure | null = null): SessionInput {
+    const stream = new SessionStream(this.context, pipe, (gone) => this.streams.delete(gone));
+    const { streamsMax } = this.context.limits;
+    if (refusal !== null) stream.end(refusal);
+    else if (this.streams.size >= streamsMax) {
+      stream.end({ reason: "LIMIT", message: `more than ${streamsMax} streams are open`, retryAfterMs: 1_000 });
+    } else {
+      this.streams.add(stream);
+    }
+    return stream;
+  }
+
+  /** Ends all streams. */
+  closeAll(failure: RouteFailure): void {
+    for (const stream of [...this.streams]) stream.end(failure);
+  }
+}
+
+class SessionStream implements SessionInput, LiveRoute {
+  readonly kind = "stream";
+  private phase: "hello" | "attaching" | "open" | "closed" = "hello";
+  private readonly helloTimer: NodeJS.Timeout;
+  /** The number of the last frame that was taken. */
+  private frame = 0;
+  private held: Uint8Array[] = [];
+  private heldBytes = 0;
+  /** "" until the core has welcomed the stream. */
+  private sessionId = "";
+  private epoch = 0;
+  /** Commands up to this number may be ones that are sent again. */
+  private resentUpTo = 0;
+  private readonly outbox: Outbox;
+  /** The stream ends with this after what is in the outbox has been written. */
+  private ending: WireFailure | null = null;
+
+  constructor(
+    private readonly context: SessionContext,
+    private readonly pipe: SessionPipe,
+    private readonly onGone: (stream: SessionStream) => void,
+  ) {
+    const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
+    this.outbox = new Outbox(frameBytesMax, listBytesMax);
+    this.helloTimer = setTimeout(() => this.helloOverdue(helloMsMax), helloMsMax);
+    this.helloTimer.unref();
+  }
+
+  // ------------------------------------------------------------------------------------------ from the client
+
+  receive(bytes: Uint8Array): void {
+    try {
+      if (this.phase === "hello") this.hello(bytes);
+      else if (this.phase === "attaching") this.hold(bytes);
+      else if (this.phase === "open") this.take(bytes);
+    } catch (error) {
+      this.bug(error);
+    }
+  }
+
+  private hello(bytes: Uint8Array): void {
+    const hello = this.context.frames.hello(bytes);
+    if ("reason" in hello) {
+      this.end(hello);
+      return;
+    }
+    clearTimeout(this.helloTimer);
+    this.phase = "attaching";
+    this.frame = 1;
+    for (const seq of hello.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
+    const failure = this.context.sink.submit({ kind: "attach", ...hello, route: this });
+    if (failure !== null) this.end(failure);
+  }
+
+  private helloOverdue(helloMsMax: number): void {
+    this.end({ reason: "INVALID", message: `no hello within ${helloMsMax} ms`, retryAfterMs: 0 });
+  }
+
+  private hold(bytes: Uint8Array): void {
+    const { heldBytesMax } = this.context.limits;
+    this.heldBytes += bytes.length;
+    this.held.push(bytes);
+    if (this.heldBytes <= heldBytesMax) return;
+    const message = `more than ${heldBytesMax} bytes of frames were sent before welcome`;
+    this.end({ reason: "LIMIT", message, retryAfterMs: 0 });
+  }
+
+  private take(bytes: Uint8Array): void {
+    const batch = this.context.frames.batch(bytes, this.frame + 1);
+    if ("reason" in batch) {
+      this.end(batch);
+      return;
+    }
+    this.frame = batch.frame;
+    const { sessionId, epoch } = this;
+    const failure = this.context.sink.submit({ kind: "frame", sessionId, epoch, ...batch });
+    if (failure !== null) this.notTaken(batch.requests, failure);
+  }
+
+  private notTaken(requests: BatchFrame["requests"], failure: RouteFailure): void {
+    if (requests.some(({ seq }) => seq <= this.resentUpTo)) {
+      this.end(failure);
+      return;
+    }
+    for (const { seq } of requests) {
+      this.outbox.failure(seq, failure);
+      this.context.onRefusal?.(failure.reason);
+    }
+    this.flush();
+  }
+
+  // ------------------------------------------------------------------------------------------ to the client
+
+  deliver(reply: Reply, timestamp: number): void {
+    if (this.phase === "closed") {
+      this.deliverTooLate(reply);
+      return;
+    }
+    const { outbox } = this;
+    outbox.stamp(timestamp);
+    switch (reply.kind) {
+      case "outcome":
+        outbox.clockAhead(reply.clockAheadBy);
+        if (this.phase === "attaching") this.attached(reply.outcome);
+        else this.result(reply.seq, reply.outcome);
+        return;
+      case "processed":
+        outbox.clockAhead(reply.clockAheadBy);
+        outbox.processed(reply.frame);
+        return;
+      case "renewal":
+        outbox.renewal(reply);
+        return;
+      case "leaseEnd":
+        outbox.leaseEnd(reply);
+        return;
+      case "replaced":
+        this.sessionId = ""; // it belongs to another stream now: nothing to detach
+        this.ending = { reason: "SESSION_REPLACED", message: "another stream has taken over", retryAfterMs: 0 };
+    }
+  }
+
+  private result(seq: number, outcome: Outcome): void {
+    if (outcome.kind === "refused") this.context.onRefusal?.(outcome.reason);
+    try {
+      this.outbox.result(seq, outcome);
+    } catch (error) {
+      this.context.onBug(error);
+      this.outbox.failure(seq, internalFailure);
+    }
+  }
+
+  private attached(outcome: Outcome): void {
+    if (outcome.kind === "refused") {
+      this.ending = failureOf(outcome);
+      return;
+    }
+    if (outcome.kind !== "welcome") {
+      this.context.onBug(new Error(`attach was answered with the outcome ${outcome.kind}`));
+      return;
+    }
+    const { context } = this;
+    this.phase = "open";
+    this.sessionId = outcome.sessionId;
+    this.epoch = outcome.epoch;
+    this.outbox.welcome({
+      sessionId: outcome.sessionId,
+      clusterId: context.clusterId(),
+      lost: [...outcome.lost],
+      resumeMs: context.core.resumeMs,
+      frameBytesMax: context.limits.frameBytesMax,
+      commandsInFlightMax: context.core.commandsPerSessionMax,
+      serverVersion: context.serverVersion,
+    });
+  }
+
+  /** The client went while it was being welcomed: only now is there something to detach. */
+  private deliverTooLate(reply: Reply): void {
+    if (reply.kind !== "outcome" || reply.outcome.kind !== "welcome") return;
+    const { sessionId, epoch } = reply.outcome;
+    this.context.sink.submit({ kind: "detach", sessionId, epoch });
+  }
+
+  flush(): void {
+    if (this.phase === "closed") return;
+    if (this.outbox.filled && this.phase === "open") this.write();
+    if (this.ending !== null) this.end(this.ending);
+    else if (this.held.length > 0 && this.phase === "open") this.takeHeld();
+  }
+
+  private write(): void {
+    try {
+      for (const frame of this.outbox.take()) this.pipe.write(frame);
+    } catch (error) {
+      this.bug(error);
+      return;
+    }
+    const { streamBufferedBytesMax } = this.context.limits;
+    if (this.pipe.bufferedBytes() <= streamBufferedBytesMax) return;
+    const message = `the client does not read: more than ${streamBufferedBytesMax} bytes wait for it`;
+    if (this.close()) this.pipe.reset({ reason: "LIMIT", message, retryAfterMs: 0 });
+  }
+
+  private takeHeld(): void {
+    const { held } = this;
+    this.held = [];
+    for (const bytes of held) this.receive(bytes);
+  }
+
+  // ------------------------------------------------------------------------------------------ the end
+
+  fail(failure: RouteFailure): void {
+    this.sessionId = ""; // whoever fails a route has dropped it already
+    this.end(failure);
+  }
+
+  end(failure: WireFailure): void {
+    if (!this.close()) return;
+    this.context.onRefusal?.(failure.reason);
+    this.pipe.close(failure);
+  }
+
+  ended(): void {
+    if (this.close()) this.pipe.close(null);
+  }
+
+  private bug(error: unknown): void {
+    this.context.onBug(error);
+    this.end(internalFailure);
+  }
+
+  /** Returns false when the stream was closed before. */
+  private close(): boolean {
+    if (this.phase === "closed") return false;
+    this.phase = "closed";
+    clearTimeout(this.helloTimer);
+    this.held = [];
+    this.onGone(this);
+    const { sessionId, epoch } = this;
+    if (sessionId !== "") this.context.sink.submit({ kind: "detach", sessionId, epoch });
+    return true;
+  }
+}

@@ -1,0 +1,204 @@
+/**
+ * Unary calls: one wrapper around all of them. What differs between them is in `unary-methods.ts`.
+ *
+ * Calls are registered with grpc-js as raw bytes in and out: decoding happens here, so that malformed bytes get
+ * INVALID with an ErrorInfo and not a bare INTERNAL. When the client of an Acquire has gone before a grant could be
+ * written, the core is told to take the grant back (`callGone`). grpc-js announces the end of every call by
+ * `cancelled`, also of one that went well: only whether its trailers were sent tells the two apart.
+ */
+import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
+import { WireError } from "@leasehold/client/wire";
+import type { Reply } from "../core/types.js";
+import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
+import { resetAfter, wasAnswered } from "./http2-stream.js";
+import type { RpcLimits } from "./limits.js";
+import type { UnaryMethod } from "./unary-methods.js";
+
+export type RawCall = ServerUnaryCall<Buffer, Buffer>;
+export type RawAnswer = sendUnaryData<Buffer>;
+
+export interface UnaryContext {
+  readonly sink: CommandSink;
+  readonly limits: RpcLimits;
+  /** A handler or an encoder threw: a bug, for the log. */
+  onBug(error: unknown): void;
+  /** A call was answered: for metrics. `reason` is "OK" or the reason of the error. */
+  onAnswer?(path: string, reason: WireFailure["reason"] | "OK", durationMs: number): void;
+}
+
+const raw = (bytes: Buffer) => bytes;
+
+/** A method of raw bytes. `streaming`: both ways. */
+export function definitionOf(path: string, streaming: boolean): MethodDefinition<Buffer, Buffer> {
+  return {
+    path,
+    requestStream: streaming,
+    responseStream: streaming,
+    requestSerialize: raw,
+    requestDeserialize: raw,
+    responseSerialize: raw,
+    responseDeserialize: raw,
+  };
+}
+
+/** All unary calls that have not been answered. */
+export class UnaryCalls {
+  private readonly open = new Set<UnaryCall>();
+
+  constructor(private readonly context: UnaryContext) {}
+
+  get size(): number {
+    return this.open.size;
+  }
+
+  /** `refusal`: why no calls are taken at present, else null. */
+  handle(method: UnaryMethod, call: RawCall, answer: RawAnswer, refusal: WireFailure | null): void {
+    const unary = new UnaryCall(this.context, method, call, answer);
+    const why = refusal ?? this.full();
+    if (why !== null) {
+      unary.refuse(why);
+      return;
+    }
+    this.open.add(unary);
+    call.on("cancelled", () => {
+      this.open.delete(unary);
+      unary.ended();
+    });
+    unary.start();
+  }
+
+  private full(): WireFailure | null {
+    const { callsMax } = this.context.limits;
+    if (this.open.size < callsMax) return null;
+    return { reason: "LIMIT", message: `more than ${callsMax} calls are open`, retryAfterMs: 1_000 };
+  }
+
+  /** Ends the calls that are still unanswered. */
+  fail(failure: RouteFailure): void {
+    for (const call of this.open) call.fail(failure);
+  }
+}
+
+/**
+ * pending: taken by the sink, no reply yet. answered: a response is written, or waits for the client to read. failed:
+ * the same with an error. over: nothing more can be written.
+ */
+type CallState = "new" | "pending" | "answered" | "failed" | "over";
+
+class UnaryCall implements LiveRoute {
+  readonly kind = "call";
+  private state: CallState = "new";
+  private isAcquire = false;
+  /** The grant in the response. */
+  private token: number | null = null;
+  private readonly startedMs = performance.now();
+
+  constructor(
+    private readonly context: UnaryContext,
+    private readonly method: UnaryMethod,
+    private readonly call: RawCall,
+    private readonly answer: RawAnswer,
+  ) {}
+
+  start(): void {
+    try {
+      const failure = this.submit();
+      if (failure !== null) this.refuse(failure);
+    } catch (error) {
+      this.bug(error);
+    }
+  }
+
+  private submit(): WireFailure | null {
+    const bytes = this.call.request;
+    const { frameBytesMax } = this.context.limits;
+    if (bytes.length > frameBytesMax) {
+      const message = `the request has ${bytes.length} bytes; at most ${frameBytesMax} are allowed`;
+      return { reason: "LIMIT", message, retryAfterMs: 0 };
+    }
+    let read: ReturnType<UnaryMethod["read"]>;
+    try {
+      read = this.method.read(bytes, remainingMs(this.call));
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      return { reason: "INVALID", message: `the request is malformed: ${error.message}`, retryAfterMs: 0 };
+    }
+    const { request, observed } = read;
+    if (request.kind === "refused") return failureOf(request);
+    this.state = "pending"; // before the sink sees the route: it may answer at once
+    this.isAcquire = request.kind === "acquire";
+    return this.context.sink.submit({ kind: "call", request, route: this, observed });
+  }
+
+  deliver(reply: Reply, timestamp: number): void {
+    if (reply.kind !== "outcome") return;
+    const { outcome } = reply;
+    if (this.state !== "pending") {
+      // The client has gone, or was told otherwise.
+      if (outcome.kind === "grant") this.takeBack(outcome.token);
+      return;
+    }
+    if (outcome.kind === "refused") {
+      this.refuse(failureOf(outcome));
+      return;
+    }
+    if (outcome.kind === "grant") this.token = outcome.token;
+    try {
+      const bytes = this.method.write(outcome, timestamp, reply.clockAheadBy);
+      if (bytes === null) throw new Error(`${this.method.path} was answered with the outcome ${outcome.kind}`);
+      this.write(bytes);
+    } catch (error) {
+      this.bug(error);
+      if (this.token !== null) this.takeBack(this.token);
+    }
+  }
+
+  flush(): void {
+    // A call has one reply, which is written when it is delivered.
+  }
+
+  fail(failure: RouteFailure): void {
+    if (this.state === "pending") this.refuse(failure);
+  }
+
+  private write(bytes: Buffer): void {
+    this.state = "answered";
+    this.answer(null, bytes);
+    resetAfter(this.call, this.context.limits.closeMsMax);
+    this.context.onAnswer?.(this.method.path, "OK", performance.now() - this.startedMs);
+  }
+
+  refuse(failure: WireFailure): void {
+    if (this.state === "over") return;
+    const bytes = this.method.instead?.(failure) ?? null;
+    if (bytes !== null) this.write(bytes);
+    else {
+      this.state = "failed";
+      this.answer(grpcStatus(failure));
+      this.context.onAnswer?.(this.method.path, failure.reason, performance.now() - this.startedMs);
+    }
+  }
+
+  /** The call is over, in whatever way. */
+  ended(): void {
+    const before = this.state;
+    this.state = "over";
+    if (before === "pending" && this.isAcquire) this.takeBack(null);
+    else if (before === "answered" && this.token !== null && !wasAnswered(this.call)) this.takeBack(this.token);
+  }
+
+  private takeBack(token: number | null): void {
+    this.context.sink.submit({ kind: "callGone", route: this, token });
+  }
+
+  private bug(error: unknown): void {
+    this.context.onBug(error);
+    this.refuse(internalFailure);
+  }
+}
+
+function remainingMs(call: RawCall): number {
+  const deadline = call.getDeadline();
+  return (deadline instanceof Date ? deadline.getTime() : deadline) - Date.now();
+}

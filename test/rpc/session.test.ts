@@ -1,0 +1,391 @@
+// Sessions on a pipe of the test's own, without sockets.
+import { decode, encode, type leasehold, v1 } from "@leasehold/client/wire";
+import fc from "fast-check";
+import { beforeEach, describe, expect, it } from "vitest";
+import type { Attach, Frame, Outcome, Reply } from "../../src/server/core/types.js";
+import { badText } from "../../src/server/rpc/check.js";
+import type { WireFailure } from "../../src/server/rpc/errors.js";
+import { FrameReader } from "../../src/server/rpc/frames.js";
+import { type RpcLimits, rpcLimitDefaults } from "../../src/server/rpc/limits.js";
+import { SessionEndpoint, type SessionInput, type SessionPipe } from "../../src/server/rpc/session.js";
+import { RequestValidator } from "../../src/server/rpc/validate.js";
+import type { LiveRoute } from "../../src/server/sequencer/routes.js";
+import { coreLimits, FakeSink, grant } from "./support.js";
+
+class FakePipe implements SessionPipe {
+  readonly frames: leasehold.v1.AttachResponse[] = [];
+  readonly sizes: number[] = [];
+  closed: WireFailure | null | undefined;
+  wasReset: WireFailure | undefined;
+  buffered = 0;
+  write(bytes: Buffer): void {
+    this.sizes.push(bytes.length);
+    this.frames.push(decode(v1.AttachResponse, bytes));
+  }
+  bufferedBytes(): number {
+    return this.buffered;
+  }
+  close(failure: WireFailure | null): void {
+    this.closed = failure;
+  }
+  reset(failure: WireFailure): void {
+    this.wasReset = failure;
+  }
+}
+
+let sink: FakeSink;
+let pipe: FakePipe;
+let endpoint: SessionEndpoint;
+let input: SessionInput;
+let bugs: unknown[];
+let ids: number;
+
+beforeEach(() => {
+  open();
+});
+
+function open(limits: Partial<RpcLimits> = {}): void {
+  sink = new FakeSink();
+  sink.hold = true;
+  pipe = new FakePipe();
+  bugs = [];
+  ids = 0;
+  const all = { ...rpcLimitDefaults, ...limits };
+  const check = new RequestValidator(coreLimits, all, { freshId: () => `id${++ids}`, wallMs: () => 1_234 });
+  endpoint = new SessionEndpoint({
+    sink,
+    frames: new FrameReader(check, coreLimits, all),
+    core: coreLimits,
+    limits: all,
+    serverVersion: "1.2.3",
+    clusterId: () => "cluster",
+    onBug: (error) => bugs.push(error),
+  });
+  input = endpoint.open(pipe);
+}
+
+const send = (message: leasehold.v1.AttachRequest.$Properties) => input.receive(encode(v1.AttachRequest, message));
+const hello = (fields: leasehold.v1.Hello.$Properties = {}) =>
+  send({ frame: 1, hello: { epoch: 1, ...fields }, observed: 5 });
+const attach = () => sink.all("attach").at(-1) as Attach;
+const frames = () => sink.all("frame");
+
+function welcome(): void {
+  sink.process(attach());
+}
+
+/** What the sequencer calls. */
+function deliver(replies: Partial<Reply>[]): void {
+  const { route } = attach();
+  sink.reply(
+    route,
+    replies.map((reply) => ({ route, clockAheadBy: 0, ...reply }) as Reply),
+  );
+}
+
+const result = (seq: number, outcome: Outcome): Partial<Reply> => ({ kind: "outcome", seq, outcome });
+const release = (seq: number) => ({ seq, release: { name: "n", token: seq } });
+
+describe("the beginning", () => {
+  it("Hello becomes an attach, and the Welcome says what the client must know", () => {
+    hello({ sessionId: "s", epoch: 4, claims: [7, 9], outstanding: [3], clusterId: "cluster", highestToken: 9 });
+    expect(attach()).toMatchObject({
+      sessionId: "s",
+      newSessionId: "id1",
+      epoch: 4,
+      claims: [7, 9],
+      outstanding: [3],
+      clusterId: "cluster",
+      highestToken: 9,
+      observed: 5,
+    });
+    deliver([result(0, { kind: "welcome", sessionId: "s", epoch: 4, resumed: true, lost: [9] })]);
+    expect(pipe.frames).toEqual([
+      expect.objectContaining({
+        frame: 1,
+        timestamp: 7,
+        welcome: expect.objectContaining({
+          sessionId: "s",
+          clusterId: "cluster",
+          lost: [9],
+          resumeMs: 5_000,
+          frameBytesMax: 1 << 20,
+          commandsInFlightMax: 1_000,
+          serverVersion: "1.2.3",
+        }),
+      }),
+    ]);
+  });
+
+  it("frames before the Welcome are held and then taken in order", () => {
+    hello();
+    send({ frame: 2, commands: [release(1)] });
+    send({ frame: 3, commands: [release(2)], renew: true, ackedBelow: 2, observed: 8 });
+    expect(frames()).toEqual([]);
+    welcome();
+    expect(frames()).toMatchObject([
+      { sessionId: "id1", epoch: 1, frame: 2, renew: false, requests: [{ seq: 1 }] },
+      { sessionId: "id1", epoch: 1, frame: 3, renew: true, ackedBelow: 2, observed: 8, requests: [{ seq: 2 }] },
+    ]);
+  });
+
+  it.each(["UNKNOWN_SESSION", "SESSION_REPLACED", "CLUSTER_MISMATCH", "LIMIT"] as const)(
+    "a refusal of the attach, %s, ends the stream with that status",
+    (reason) => {
+      hello({ sessionId: "s", epoch: 2 });
+      send({ frame: 2, commands: [release(1)] });
+      deliver([result(0, { kind: "refused", reason, message: "so" })]);
+      expect(pipe.closed).toMatchObject({ reason, message: "so" });
+      expect(pipe.frames).toEqual([]);
+      expect(sink.commands.length).toBe(1);
+      expect(endpoint.size).toBe(0);
+    },
+  );
+
+  it("a sequencer that takes nothing ends the stream", () => {
+    sink.refusal = { reason: "STORE_DOWN", message: "no disk", retryAfterMs: 500 };
+    hello();
+    expect(pipe.closed).toEqual({ reason: "STORE_DOWN", message: "no disk", retryAfterMs: 500 });
+  });
+});
+
+describe("commands", () => {
+  beforeEach(() => {
+    hello();
+    welcome();
+    pipe.frames.length = 0;
+  });
+
+  it("become requests of the core", () => {
+    send({
+      frame: 2,
+      commands: [
+        { seq: 1, createLease: { ttlMs: 0, owner: "me", metadata: Buffer.from("hi") } },
+        { seq: 2, acquire: { name: "n", sessionLease: 1, waitMs: 9, requestId: "ignored", observed: 99 } },
+        { seq: 3, cancelAcquire: { sessionAcquire: 2 } },
+        { seq: 4, revokeSessionLease: 1 },
+        { seq: 5, revokeLease: { leaseId: "L" } },
+        { seq: 6, acquire: { name: "n" } },
+        { seq: 7, tick: { observed: 12 } },
+      ],
+    });
+    expect(frames()[0]?.requests).toEqual([
+      { seq: 1, request: { kind: "createLease", leaseId: "id2", ttlMs: 15_000, owner: "me", metadata: "aGk=" } },
+      {
+        seq: 2,
+        request: {
+          kind: "acquire",
+          name: "n",
+          holder: { kind: "session", seq: 1 },
+          waitMs: 9,
+          pollMs: 0,
+          requestId: "",
+          owner: "",
+          metadata: "",
+          wallMs: 1_234,
+        },
+      },
+      { seq: 3, request: { kind: "cancelAcquire", target: { kind: "session", seq: 2 } } },
+      { seq: 4, request: { kind: "revokeLease", lease: { kind: "session", seq: 1 } } },
+      { seq: 5, request: { kind: "revokeLease", lease: { kind: "lease", leaseId: "L" } } },
+      { seq: 6, request: expect.objectContaining({ holder: { kind: "own", leaseId: "id3", ttlMs: 15_000 } }) },
+      { seq: 7, request: { kind: "tick", observed: 12, count: 1 } },
+    ]);
+  });
+
+  it("are answered by one frame a batch, which names the last frame that was processed", () => {
+    deliver([
+      result(2, grant),
+      { kind: "processed", frame: 2, clockAheadBy: 6 },
+      { kind: "renewal", frame: 3, leaseSeq: 1, remainingMs: 800 },
+      result(3, { kind: "released" }),
+      { kind: "processed", frame: 3, clockAheadBy: 4 },
+      { kind: "leaseEnd", leaseSeq: 8, reason: "revoked" },
+    ]);
+    expect(pipe.frames.length).toBe(1);
+    expect(pipe.frames[0]).toMatchObject({ frame: 3, timestamp: 7, clockAheadBy: 6 });
+    expect(pipe.frames[0]?.welcome).toBeNull();
+    const [first, second] = pipe.frames[0]?.results ?? [];
+    expect(first).toMatchObject({ seq: 2, acquire: { grant: { token: 41, timestamp: 9, leaseRemainingMs: 999 } } });
+    expect(first?.acquire?.grant?.leaseId).toBe("");
+    expect(second).toMatchObject({ seq: 3, release: {} });
+    expect(pipe.frames[0]?.renewals).toMatchObject([{ sessionLease: 1, remainingMs: 800, frame: 3 }]);
+    expect(pipe.frames[0]?.leaseEnds).toMatchObject([{ sessionLease: 8, reason: v1.EndReason.END_REASON_REVOKED }]);
+    deliver([result(4, { kind: "released" })]);
+    expect(pipe.frames[1]).toMatchObject({ frame: 3, clockAheadBy: 0 });
+  });
+
+  it("nothing to say writes nothing", () => {
+    deliver([]);
+    expect(pipe.frames).toEqual([]);
+  });
+
+  it("fail at once when the sequencer takes no more, and the stream goes on", () => {
+    sink.refusal = { reason: "LIMIT", message: "too much", retryAfterMs: 40 };
+    send({ frame: 2, commands: [release(1), release(2)] });
+    const failure = { reason: "LIMIT", message: "too much", retryAfterMs: 40 };
+    expect(pipe.frames[0]?.results).toMatchObject([
+      { seq: 1, failure },
+      { seq: 2, failure },
+    ]);
+    expect(pipe.frames[0]?.frame).toBe(1); // the frame was not processed
+    expect(pipe.closed).toBeUndefined();
+    sink.refusal = null;
+    send({ frame: 3, commands: [release(3)] });
+    expect(frames().map(({ frame }: Frame) => frame)).toEqual([3]);
+  });
+
+  it("an outcome that belongs to no command is a bug and an INTERNAL failure of that command", () => {
+    deliver([result(1, { kind: "renewed", ttlMs: 1, remainingMs: 1 }), result(2, { kind: "released" })]);
+    expect(pipe.frames[0]?.results).toMatchObject([
+      { seq: 1, failure: { reason: "INTERNAL" } },
+      { seq: 2, release: {} },
+    ]);
+    expect(bugs.length).toBe(1);
+  });
+});
+
+describe("a resumed session", () => {
+  it("does not answer a command that was sent before with a failure of its own, but ends", () => {
+    hello({ sessionId: "s", epoch: 2, outstanding: [4, 6] });
+    welcome();
+    sink.refusal = { reason: "LIMIT", message: "too much", retryAfterMs: 40 };
+    send({ frame: 2, commands: [release(7)] });
+    expect(pipe.frames.at(-1)?.results).toMatchObject([{ seq: 7, failure: { reason: "LIMIT" } }]);
+    send({ frame: 3, commands: [release(8), release(6)] });
+    expect(pipe.frames.at(-1)?.results?.length).toBe(1);
+    expect(pipe.closed).toEqual({ reason: "LIMIT", message: "too much", retryAfterMs: 40 });
+  });
+});
+
+describe("damaged frames", () => {
+  const intact = encode(v1.AttachRequest, {
+    frame: 2,
+    ackedBelow: 1,
+    renew: true,
+    commands: [
+      { seq: 1, createLease: { ttlMs: 1_000, owner: "me", metadata: Buffer.from("hi") } },
+      { seq: 2, acquire: { name: "orders/42", sessionLease: 1, waitMs: 9 } },
+      { seq: 3, release: { name: "orders/42", token: 2 ** 40 } },
+      { seq: 4, listLocks: { prefix: "o", pageSize: 5 } },
+    ],
+  });
+  const damage = fc.array(fc.tuple(fc.nat(intact.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 });
+
+  it("end the stream or leave commands that keep to the limits, and are never a bug", () => {
+    fc.assert(
+      fc.property(damage, fc.nat(intact.length), (changes, length) => {
+        open();
+        hello();
+        welcome();
+        const bytes = Buffer.from(intact.subarray(0, length));
+        for (const [at, value] of changes) if (at < length) bytes[at] = value;
+        input.receive(bytes);
+        expect(bugs).toEqual([]);
+        if (pipe.closed !== undefined) expect(pipe.closed?.reason).toBe("INVALID");
+        else expect(frames().length).toBe(1);
+        for (const { seq, request } of frames().flatMap((frame: Frame) => frame.requests)) {
+          expect(seq).toBeGreaterThan(0);
+          if (request.kind === "acquire") expect(badText("name", request.name, 512)).toBeNull();
+          if (request.kind === "release") expect(Number.isSafeInteger(request.token)).toBe(true);
+        }
+        input.ended();
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});
+
+describe("large batches", () => {
+  it("are written as several frames, each below the limit, in order and complete", () => {
+    open({ frameBytesMax: 2_000, listBytesMax: 1_000 });
+    hello();
+    const refusal = (seq: number) => result(seq, { kind: "refused", reason: "STALE_TOKEN", message: "m".repeat(300) });
+    const lost: Outcome = { kind: "welcome", sessionId: "s", epoch: 1, resumed: false, lost: [] };
+    const renewals = Array.from({ length: 700 }, (_, i) => i + 1);
+    deliver([
+      result(0, lost),
+      ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map(refusal),
+      ...renewals.map((leaseSeq): Partial<Reply> => ({ kind: "renewal", frame: 1, leaseSeq, remainingMs: 2 ** 40 })),
+      { kind: "leaseEnd", leaseSeq: 5, reason: "expired" },
+    ]);
+    expect(pipe.frames.length).toBeGreaterThan(4);
+    expect(Math.max(...pipe.sizes)).toBeLessThanOrEqual(2_000);
+    expect(pipe.frames.map((frame) => frame.welcome !== null)).toEqual(pipe.frames.map((_, i) => i === 0));
+    expect(pipe.frames.flatMap((frame) => frame.results.map(({ seq }) => seq))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(pipe.frames.flatMap((frame) => frame.renewals.map((r) => r.sessionLease))).toEqual(renewals);
+    expect(pipe.frames.flatMap((frame) => frame.leaseEnds.map((e) => e.sessionLease))).toEqual([5]);
+    expect(bugs).toEqual([]);
+  });
+});
+
+describe("the end", () => {
+  it("of the stream detaches the session, once", () => {
+    hello();
+    welcome();
+    input.ended();
+    input.ended();
+    expect(sink.all("detach")).toEqual([{ kind: "detach", sessionId: "id1", epoch: 1 }]);
+    expect(pipe.closed).toBeNull();
+    send({ frame: 2, commands: [release(1)] });
+    deliver([result(1, grant)]);
+    expect(frames()).toEqual([]);
+    expect(pipe.frames.length).toBe(1);
+  });
+
+  it("before the Welcome detaches the session when it is made", () => {
+    hello();
+    input.ended();
+    expect(sink.all("detach")).toEqual([]);
+    welcome();
+    expect(sink.all("detach")).toEqual([{ kind: "detach", sessionId: "id1", epoch: 1 }]);
+    expect(pipe.frames).toEqual([]);
+  });
+
+  it("before Hello leaves no trace", () => {
+    input.ended();
+    expect(sink.commands).toEqual([]);
+    expect(endpoint.size).toBe(0);
+  });
+
+  it("by another stream of the same session writes what there is and detaches nothing", () => {
+    hello();
+    welcome();
+    deliver([result(1, { kind: "released" }), { kind: "replaced" }]);
+    expect(pipe.frames.at(-1)?.results).toMatchObject([{ seq: 1 }]);
+    expect(pipe.closed).toMatchObject({ reason: "SESSION_REPLACED" });
+    input.ended();
+    expect(sink.all("detach")).toEqual([]);
+  });
+
+  it("by a failed journal is OUTCOME_UNKNOWN", () => {
+    hello();
+    welcome();
+    (attach().route as LiveRoute).fail({ reason: "OUTCOME_UNKNOWN", message: "who knows", retryAfterMs: 0 });
+    expect(pipe.closed).toMatchObject({ reason: "OUTCOME_UNKNOWN", message: "who knows" });
+    expect(sink.all("detach")).toEqual([]);
+  });
+
+  it("by a client that does not read is a reset", () => {
+    open({ streamBufferedBytesMax: 100 });
+    hello();
+    pipe.buffered = 100;
+    welcome();
+    expect(pipe.wasReset).toBeUndefined();
+    pipe.buffered = 101;
+    deliver([result(1, grant)]);
+    expect(pipe.wasReset).toMatchObject({ reason: "LIMIT" });
+    expect(pipe.closed).toBeUndefined();
+    expect(sink.all("detach").length).toBe(1);
+  });
+
+  it("of the server ends all streams", () => {
+    hello();
+    welcome();
+    const second = new FakePipe();
+    endpoint.open(second);
+    endpoint.closeAll({ reason: "CLOSED", message: "bye", retryAfterMs: 1 });
+    expect([pipe.closed, second.closed]).toMatchObject([{ reason: "CLOSED" }, { reason: "CLOSED" }]);
+    expect(endpoint.size).toBe(0);
+  });
+});

@@ -1,0 +1,337 @@
+import { type ChannelCredentials, Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { decode, decodeStatus, encode, type leasehold, type StatusDetails, v1 } from "@leasehold/client/wire";
+import type { Command, CoreLimits, Outcome, Reply, Request } from "../../src/server/core/types.js";
+import { RpcServer, type RpcServerOptions } from "../../src/server/rpc/grpc-server.js";
+import { type RpcLimits, rpcLimitDefaults } from "../../src/server/rpc/limits.js";
+import type { CommandSink, LiveRoute, RouteFailure } from "../../src/server/sequencer/routes.js";
+
+export const coreLimits: CoreLimits = {
+  nameBytesMax: 512,
+  metadataBytesMax: 4_096,
+  ownerBytesMax: 256,
+  ttlMsMin: 500,
+  ttlMsMax: 86_400_000,
+  ttlMsDefault: 15_000,
+  waitMsMax: 3_600_000,
+  leasesMax: 1_000,
+  locksMax: 1_000,
+  waitersPerLockMax: 1_000,
+  holdsPerLeaseMax: 1_000,
+  sessionsMax: 1_000,
+  commandsPerSessionMax: 1_000,
+  requestsRememberedMax: 1_000,
+  requestRememberedMs: 60_000,
+  resumeMs: 5_000,
+  tickCountMax: 1_000_000,
+  clockJumpPerSecondMax: 1_000_000,
+  expirySliceMax: 1_000,
+};
+
+type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
+
+/** Resolves when `condition` holds; rejects, saying what was awaited, when it does not within ten seconds. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`timed out: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** Answers every command at once with a plausible outcome, unless told to hold; remembers all commands. */
+export class FakeSink implements CommandSink {
+  readonly commands: Command[] = [];
+  /** Not null: every command is refused with it. */
+  refusal: RouteFailure | null = null;
+  hold = false;
+  timestamp = 7;
+  answer: (request: Request) => Outcome = plausible;
+
+  submit(command: Command): RouteFailure | null {
+    if (this.refusal !== null) return this.refusal;
+    this.commands.push(command);
+    if (!this.hold) queueMicrotask(() => this.process(command));
+    return null;
+  }
+
+  process(command: Command): void {
+    if (command.kind === "call") this.reply(command.route, [outcome(command, 0, this.answer(command.request))]);
+    else if (command.kind === "attach") this.reply(command.route, [outcome(command, 0, this.welcome(command))]);
+    else if (command.kind === "frame") this.reply(this.streamRoute(command), this.frameReplies(command));
+  }
+
+  reply(route: Of<"call">["route"], replies: Reply[]): void {
+    const live = route as LiveRoute;
+    for (const reply of replies) live.deliver(reply, this.timestamp);
+    live.flush();
+  }
+
+  all<K extends Command["kind"]>(kind: K): Of<K>[] {
+    return this.commands.filter((command): command is Of<K> => command.kind === kind);
+  }
+
+  async first<K extends Command["kind"]>(kind: K): Promise<Of<K>> {
+    await until(`a ${kind} is submitted`, () => this.all(kind).length > 0);
+    return this.all(kind)[0] as Of<K>;
+  }
+
+  private welcome(command: Of<"attach">): Outcome {
+    const sessionId = command.sessionId || command.newSessionId;
+    return { kind: "welcome", sessionId, epoch: command.epoch, resumed: command.sessionId !== "", lost: [] };
+  }
+
+  /** The stream that attached last to the session of the frame. */
+  streamRoute(command: Of<"frame">): Of<"attach">["route"] {
+    const attach = this.all("attach").findLast(
+      ({ sessionId, newSessionId, epoch }) =>
+        (sessionId || newSessionId) === command.sessionId && epoch === command.epoch,
+    );
+    if (attach === undefined) throw new Error("a frame of a session that never attached");
+    return attach.route;
+  }
+
+  private frameReplies(command: Of<"frame">): Reply[] {
+    const route = this.streamRoute(command);
+    const replies: Reply[] = command.requests.map(({ seq, request }) => ({
+      kind: "outcome",
+      route,
+      seq,
+      outcome: request.kind === "refused" ? request : this.answer(request),
+      clockAheadBy: 0,
+    }));
+    return [...replies, { kind: "processed", route, frame: command.frame, clockAheadBy: 0 }];
+  }
+}
+
+export function outcome(command: { readonly route: Of<"call">["route"] }, seq: number, result: Outcome): Reply {
+  return { kind: "outcome", route: command.route, seq, outcome: result, clockAheadBy: 0 };
+}
+
+export const lease = {
+  leaseId: "L",
+  displayId: "D",
+  ttlMs: 1_000,
+  remainingMs: 900,
+  owner: "o",
+  metadata: "",
+  holds: 0,
+  waits: 0,
+  restartExtensionMs: 0,
+};
+
+export const grant: Outcome = {
+  kind: "grant",
+  token: 41,
+  timestamp: 9,
+  leaseId: "SECRET",
+  leaseTtlMs: 1_000,
+  leaseRemainingMs: 999,
+};
+
+export const counts = {
+  leases: 1,
+  locks: 2,
+  holds: 3,
+  waiters: 4,
+  sessions: 5,
+  lastToken: 6,
+  timestamp: 7,
+  incarnation: 8,
+  halted: "",
+};
+
+export function plausible(request: Request): Outcome {
+  switch (request.kind) {
+    case "createLease":
+    case "getLease":
+      return { kind: "lease", lease };
+    case "renewLease":
+      return { kind: "renewed", ttlMs: 1_000, remainingMs: 1_000 };
+    case "revokeLease":
+      return { kind: "revoked", revoked: true };
+    case "listLeases":
+      return { kind: "leases", leases: [lease], next: "" };
+    case "acquire":
+      return grant;
+    case "cancelAcquire":
+      return { kind: "cancelled", what: "ticket" };
+    case "release":
+      return { kind: "released" };
+    case "validate":
+      return { kind: "validated", held: true };
+    case "describeLock":
+      return { kind: "lock", lock: { name: request.name, holders: [], waiters: [], waitersTotal: 0, reserved: false } };
+    case "listLocks":
+      return { kind: "locks", locks: [], next: "" };
+    case "tick":
+      return { kind: "ticks", first: 1, last: request.count };
+    case "status":
+      return { kind: "status", counts };
+  }
+}
+
+export const serverStatus = {
+  version: "1.2.3",
+  clusterId: "cluster",
+  store: "memory",
+  notServingReason: "",
+  uptimeMs: 12.5,
+  commandsInFlight: 0,
+  journalLogBytes: 0,
+  journalCheckpointLagRecords: 0,
+};
+
+export interface TestServer {
+  readonly server: RpcServer;
+  readonly sink: FakeSink;
+  readonly port: number;
+  readonly bugs: unknown[];
+  readonly client: TestClient;
+  stop(): Promise<void>;
+}
+
+export async function startServer(
+  limits: Partial<RpcLimits> = {},
+  options: Partial<RpcServerOptions> = {},
+): Promise<TestServer> {
+  const sink = new FakeSink();
+  const bugs: unknown[] = [];
+  const server = new RpcServer({
+    sink,
+    coreLimits,
+    limits: { ...rpcLimitDefaults, ...limits },
+    serverVersion: "1.2.3",
+    clusterId: () => "cluster",
+    serverStatus: () => serverStatus,
+    onBug: (error) => bugs.push(error),
+    ...options,
+  });
+  const port = await server.listen("127.0.0.1:0");
+  const client = new TestClient(`127.0.0.1:${port}`);
+  const stop = async () => {
+    client.close();
+    sink.refusal ??= { reason: "CLOSED", message: "", retryAfterMs: 0 };
+    await server.drain(2_000);
+  };
+  return { server, sink, port, bugs, client, stop };
+}
+
+const raw = (bytes: Buffer) => bytes;
+
+export class GrpcFailure extends Error {
+  constructor(
+    readonly code: number,
+    readonly details: StatusDetails | undefined,
+    readonly reasonTrailer: string | undefined,
+    message: string,
+  ) {
+    super(message);
+  }
+
+  static of(error: ServiceError): GrpcFailure {
+    const [bytes] = error.metadata.get("grpc-status-details-bin");
+    const [reason] = error.metadata.get("leasehold-reason");
+    return new GrpcFailure(
+      error.code,
+      bytes ? decodeStatus(bytes as Buffer) : undefined,
+      reason as string,
+      error.details,
+    );
+  }
+}
+
+export class TestClient {
+  readonly grpc: Client;
+
+  constructor(target: string, creds: ChannelCredentials = credentials.createInsecure()) {
+    this.grpc = new Client(target, creds, { "grpc.max_receive_message_length": -1 });
+  }
+
+  /** A unary call of raw bytes. Rejects with a `GrpcFailure`. */
+  call(method: string, request: Buffer, options: { deadline?: number; signal?: AbortSignal } = {}): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      const callOptions = options.deadline === undefined ? {} : { deadline: options.deadline };
+      const path = method.startsWith("/") ? method : `/leasehold.v1.${method}`;
+      const call = this.grpc.makeUnaryRequest(path, raw, raw, request, callOptions, (error, response) =>
+        error ? reject(GrpcFailure.of(error)) : resolve(response as Buffer),
+      );
+      options.signal?.addEventListener("abort", () => call.cancel());
+    });
+  }
+
+  acquire(request: leasehold.v1.AcquireRequest.$Properties, options = {}): Promise<leasehold.v1.AcquireResponse> {
+    return this.call("LockService/Acquire", encode(v1.AcquireRequest, request), options).then((bytes) =>
+      decode(v1.AcquireResponse, bytes),
+    );
+  }
+
+  attach(): TestStream {
+    return new TestStream(this.grpc);
+  }
+
+  close(): void {
+    this.grpc.close();
+  }
+}
+
+export class TestStream {
+  readonly frames: leasehold.v1.AttachResponse[] = [];
+  failure: GrpcFailure | null = null;
+  ended = false;
+  private readonly call;
+
+  constructor(grpc: Client, path = "/leasehold.v1.SessionService/Attach") {
+    this.call = grpc.makeBidiStreamRequest<Buffer, Buffer>(path, raw, raw);
+    this.call.on("data", (bytes: Buffer) => this.frames.push(decode(v1.AttachResponse, bytes)));
+    this.call.on("error", (error: ServiceError) => {
+      this.failure = GrpcFailure.of(error);
+      this.ended = true;
+    });
+    this.call.on("end", () => {
+      this.ended = true;
+    });
+  }
+
+  send(message: leasehold.v1.AttachRequest.$Properties): this {
+    return this.sendRaw(encode(v1.AttachRequest, message));
+  }
+
+  sendRaw(bytes: Buffer): this {
+    this.call.write(bytes);
+    return this;
+  }
+
+  hello(hello: leasehold.v1.Hello.$Properties = {}): this {
+    return this.send({ frame: 1, hello: { epoch: 1, client: "test", ...hello } });
+  }
+
+  end(): void {
+    this.call.end();
+  }
+
+  cancel(): void {
+    this.call.cancel();
+  }
+
+  /** The frame at `index`, once it is there. */
+  async frame(index: number): Promise<leasehold.v1.AttachResponse> {
+    await until(`frame ${index} arrives`, () => this.frames.length > index || this.failure !== null);
+    const frame = this.frames[index];
+    if (frame === undefined) throw this.failure;
+    return frame;
+  }
+
+  /** The status that the stream ends with. */
+  async status(): Promise<GrpcFailure> {
+    await until("the stream ends with a status", () => this.failure !== null);
+    return this.failure as GrpcFailure;
+  }
+}
+
+/** A message as it is framed on an HTTP/2 stream. */
+export function grpcMessage(message: Buffer, compressed = 0): Buffer {
+  const head = Buffer.alloc(5);
+  head.writeUInt8(compressed, 0);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([head, message]);
+}
