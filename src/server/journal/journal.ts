@@ -12,9 +12,11 @@
  */
 
 /**
- * Mutations as a flat list, key and value in turn: `[key0, value0, key1, value1, …]`; a `null` value deletes the key.
- * Flat, because a busy server makes hundreds of thousands of them a second. Keys are not empty; neither keys nor values
- * contain control characters (below U+0020).
+ * Mutations as a flat list, key and value in turn: `[key0, value0, key1, value1, …]`; a `null` value deletes the key,
+ * also when there is none. Later pairs win over earlier ones. Flat, because a busy server makes hundreds of thousands
+ * of them a second. Keys are not empty; values may be. Both are well-formed Unicode without control characters (below
+ * U+0020): the journal relies on it and does not look. The list may be empty: a record that only proves that the store
+ * still takes writes. The caller leaves the list alone until `append` has settled.
  */
 export type Mutations = readonly (string | null)[];
 
@@ -40,7 +42,7 @@ export interface JournalStats {
 
 /** Receives measurements; every method is optional and must not throw. */
 export interface JournalObserver {
-  /** A checkpoint step became durable. `seconds` is its duration. */
+  /** A checkpoint step became durable. `seconds` is the duration of the write that carried it. */
   checkpoint?(seconds: number): void;
   /** A store operation failed. */
   error?(operation: "append" | "checkpoint" | "open" | "close", error: unknown): void;
@@ -50,14 +52,31 @@ export interface Journal {
   readonly store: string;
   /** Recovers. Called once, before anything else. Throws `JournalCorruptError`, naming what is damaged. */
   open(): Promise<Recovery>;
-  /** Makes the mutations durable as one record. At most one append may be in flight. Rejects with "outcome unknown". */
+  /**
+   * Makes the mutations durable as one record. At most one append may be in flight: a second one is refused, and the
+   * first is not disturbed by it. Any other rejection means "outcome unknown", and every later append is refused.
+   */
   append(mutations: Mutations): Promise<void>;
   stats(): JournalStats;
-  /** Waits for work in flight and closes the store. Safe to call twice and after a failure. */
+  /** Waits for work in flight and closes the store. Safe to call twice and after a failure; never rejects. */
   close(): Promise<void>;
 }
 
 /** The stored bytes are not what was written. `message` names the file, key or sequence number. */
 export class JournalCorruptError extends Error {
   override readonly name = "JournalCorruptError";
+}
+
+/** Why a store cannot be used, although nothing in it is known to be damaged. */
+export type JournalRefusal = "in_use" | "not_a_directory" | "not_writable" | "foreign" | "newer_format" | "disk_full";
+
+/** The store cannot be opened. `message` is one line for the operator. */
+export class JournalRefusedError extends Error {
+  override readonly name = "JournalRefusedError";
+  readonly reason: JournalRefusal;
+
+  constructor(reason: JournalRefusal, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
 }
