@@ -57,6 +57,14 @@ export function checkLimits(limits: Limits): { readonly path: string; readonly m
     const range = `limits.ttlMsMin and ttlMsMax, ${text(min)} and ${text(max)}`;
     return { path: "ttlMsDefault", message: `${text(fallback)} is not between ${range}` };
   }
+  for (const [path, most] of [
+    ["pageSizeDefault", "pageSizeMax"],
+    ["waitersListedDefault", "waitersListedMax"],
+  ] as const) {
+    if (limits[path] > limits[most]) {
+      return { path, message: `${limits[path]} is more than limits.${most}, ${limits[most]}` };
+    }
+  }
   const { frameBytesMax: frame, listBytesMax: list } = limits;
   if (list * 2 > frame) {
     const message = `${formatBytes(list)} is more than half of limits.frameBytesMax, ${formatBytes(frame)}`;

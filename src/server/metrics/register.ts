@@ -172,7 +172,7 @@ function registerJournal(to: Exposition, metrics: ServerMetrics): void {
 function registerProcess(to: Exposition, metrics: ServerMetrics, options: ServerMetricsOptions): void {
   to.histogram({
     name: "leasehold_sequencer_queue_duration_seconds",
-    help: "From the arrival of a command to its execution.",
+    help: "How long the first command of a batch waited until the append of that batch began.",
     series: measured(metrics.queued),
   });
   to.histogram({
@@ -227,7 +227,11 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
   gauge("leasehold_halted", "1 while nothing is granted because a client contradicts the store.", (s) =>
     s.counts === undefined ? undefined : Number(s.counts.halted !== ""),
   );
-  gauge("leasehold_sequencer_queue_commands", "Commands that wait for execution.", (s) => s.commandsQueued);
+  gauge(
+    "leasehold_sequencer_queue_commands",
+    "Commands that wait for the disk: in the batch that is being built or written.",
+    (s) => s.commandsQueued,
+  );
   gauge("leasehold_journal_up", "1 while the store takes writes.", (s) => Number(s.journalUp));
   gauge("leasehold_journal_log_bytes", "Log that no checkpoint has folded yet.", (s) => s.journal?.logBytes);
   gauge(

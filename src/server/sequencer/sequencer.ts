@@ -84,6 +84,8 @@ export class Sequencer implements CommandSink {
   #clusterId = "";
   /** Rises with every failure: what belongs to an earlier one is over. */
   #generation = 0;
+  /** Why the store is down. */
+  #storeError = "";
   #batch = newBatch();
   #appending = false;
   /** Commands in the batch whose append is in flight. */
@@ -127,6 +129,7 @@ export class Sequencer implements CommandSink {
 
   /** Null while locks are granted, else why not. */
   get notServing(): string | null {
+    if (this.#phase === "down") return `${unavailable.down.message}: ${this.#storeError}`;
     if (this.#phase !== "serving") return unavailable[this.#phase].message;
     if (!this.#leads()) return `no write to the store has succeeded for ${this.#options.leadershipMs} ms`;
     return this.#core.counts.halted || null;
@@ -338,7 +341,7 @@ export class Sequencer implements CommandSink {
     this.#appendingCommands = 0;
     this.#batch = newBatch();
     this.#heldBack = [];
-    this.#options.observer.storeFailed(error);
+    this.#storeFailed(error);
     this.#routes.fail({
       reason: "OUTCOME_UNKNOWN",
       message: "the store failed; it is unknown whether this took effect",
@@ -348,14 +351,19 @@ export class Sequencer implements CommandSink {
     else void this.#reopen(floors);
   }
 
+  #storeFailed(error: unknown): void {
+    this.#storeError = error instanceof Error ? error.message : String(error);
+    this.#options.observer.storeFailed(error);
+  }
+
   async #reopen(floors: Floors): Promise<void> {
-    await this.#journal.close().catch((error) => this.#options.observer.storeFailed(error));
+    await this.#journal.close().catch((error) => this.#storeFailed(error));
     for (let waitMs = REOPEN_MS_MIN; this.#phase === "down"; waitMs = Math.min(2 * waitMs, REOPEN_MS_MAX)) {
       try {
         await this.#open(floors);
         return;
       } catch (error) {
-        this.#options.observer.storeFailed(error);
+        this.#storeFailed(error);
         await this.#journal.close().catch(() => undefined); // it has failed already; the next round opens a new one
         await this.#options.turns.delay(waitMs);
       }

@@ -6,7 +6,8 @@
  * counts for 100 ms at most, and after a longer one nothing expires for 250 ms, in which what has waited is read.
  * Being slower than real time is the safe side: nobody is granted a lock too early.
  *
- * Within one turn of the event loop the time stands still.
+ * Within a turn the time goes on, to the same bound. Were it to stand still, what is read late in a long turn would be
+ * stamped earlier than its client sent it, and its lease would end earlier than the client believes.
  */
 
 /** A longer turn of the loop is a stall and counts as this. */
@@ -40,7 +41,7 @@ export class ServedClock {
   /** Served time in milliseconds since the clock was made. Has to be asked every 100 ms, or it falls behind. */
   now(): number {
     if (!this.#sampledThisTurn) this.#sample();
-    return this.#servedMs;
+    return this.#servedMs + Math.min(this.#turns.monotonicMs() - this.#sampledAtMs, TURN_MS_MAX);
   }
 
   /** Whether enough time has passed since the last stall for leases to expire. */
