@@ -70,6 +70,11 @@ export class RawSession {
     resolve?.(result);
   }
 
+  /** Sends a frame that does nothing but renew. */
+  renew(): void {
+    if (!this.#broken) this.#stream.write(encode(v1.AttachRequest, { frame: ++this.#frame, renew: true }));
+  }
+
   close(): void {
     this.#stream.cancel();
     this.#client.close();
