@@ -1,1 +1,10 @@
-export {};
+export type { Client, ClientEvents, ClientState, TryResult, TryRun } from "./api.js";
+export { type ConnectOptions, connect } from "./connect.js";
+export type { Duration } from "./duration.js";
+export { type ErrorCode, LeaseholdError, type LostReason } from "./errors.js";
+export type { Tls, TlsOptions } from "./grpc-transport.js";
+export { type Clock, type HeaderCarrier, TIMESTAMP_HEADER } from "./lamport.js";
+export type { Lease } from "./lease.js";
+export type { Lock, LockEvents, LockGrant, LockState } from "./lock.js";
+export type { AcquireOptions, LeaseOptions, QueueView, TryOptions } from "./options.js";
+export type { Busy, Holder, LockDescription, LockSummary, Waiter } from "./views.js";

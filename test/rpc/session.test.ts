@@ -262,6 +262,7 @@ describe("damaged frames", () => {
   const intact = encode(v1.AttachRequest, {
     frame: 2,
     ackedBelow: 1,
+    acked: [],
     renew: true,
     commands: [
       { seq: 1, createLease: { ttlMs: 1_000, owner: "me", metadata: Buffer.from("hi") } },

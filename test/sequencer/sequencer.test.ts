@@ -103,7 +103,7 @@ describe("renewals", () => {
       route,
       observed: 0,
     });
-    const frame = { kind: "frame", sessionId: "s1", epoch: 1, ackedBelow: 0, observed: 0 } as const;
+    const frame = { kind: "frame", sessionId: "s1", epoch: 1, ackedBelow: 0, acked: [], observed: 0 } as const;
     h.submit({
       ...frame,
       frame: 2,
@@ -126,6 +126,7 @@ describe("renewals", () => {
       epoch: 1,
       frame: 3,
       ackedBelow: 2,
+      acked: [],
       renew: true,
       observed: 0,
       requests: [],
@@ -160,6 +161,7 @@ describe("renewals", () => {
       sessionId: "s1",
       epoch: 2,
       ackedBelow: 2,
+      acked: [],
       renew: true,
       observed: 0,
       requests: [],

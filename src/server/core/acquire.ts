@@ -68,7 +68,7 @@ function acquireNew(state: State, fx: Effects, request: Acquire, caller: Caller,
   const { limits } = state;
   const lock = state.locks.get(request.name);
   const free = lock === undefined || (lock.hold === null && lock.head === null);
-  const named = request.holder.kind === "own" ? null : findLease(state, request, caller);
+  const named = request.holder.kind === "own" && caller.session === null ? null : findLease(state, request, caller);
   if (named !== null && named.kind === "refused") return named;
   if (!free && request.waitMs === 0) {
     fx.events.push({ kind: "acquireEnded", outcome: "busy", waitedMs: 0 });
@@ -121,7 +121,16 @@ function findLease(state: State, request: Acquire, caller: Caller): Lease | Refu
   if (caller.session !== null) {
     return { kind: "refused", reason: "INVALID", message: "on a session, name the lease by session_lease" };
   }
-  return holder.kind === "lease" ? (liveLease(state, holder.leaseId) ?? unknownLease) : unknownLease;
+  const lease = holder.kind === "lease" ? liveLease(state, holder.leaseId) : undefined;
+  if (lease?.own) {
+    // A second hold would be left without a lease when the first one ends.
+    return {
+      kind: "refused",
+      reason: "INVALID",
+      message: "this lease was made for one grant only; create one for more",
+    };
+  }
+  return lease ?? unknownLease;
 }
 
 /** A call is held open for `pollMs`, but so that its lease is renewed in time by the next one. */
@@ -147,9 +156,10 @@ function acquireAgain(
   renewLease(state, fx, known.lease, nowMs);
   if (known.kind === "hold") {
     state.deadlines.delete(known); // it waited to be fetched, and here its caller is
+    known.told++;
     return grantOutcome(known, nowMs);
   }
-  if (known.route !== null) answer(fx, known, waiting(state, known)); // a newer call takes over
+  if (known.route !== null) answer(fx, known, waiting(state, known, nowMs)); // a newer call takes over
   if (known.waitUntilMs <= nowMs) {
     detachTicket(state, known, nowMs);
     return timeOut(state, fx, known, nowMs);
@@ -195,14 +205,14 @@ export function timeOut(state: State, fx: Effects, ticket: Ticket, nowMs: number
 }
 
 /** Walks the queue: at most the bounded number of waiters of one lock. */
-export function waiting(state: State, ticket: Ticket): Outcome {
+export function waiting(state: State, ticket: Ticket, nowMs: number): Outcome {
   let position = 1;
   for (let ahead = ticket.previous; ahead !== null; ahead = ahead.previous) position++;
   return {
     kind: "waiting",
     ticketId: `T${ticket.serial}`,
     position,
-    pollWithinMs: Math.min(state.limits.resumeMs, ticket.lease.ttlMs),
+    pollWithinMs: Math.max(0, Math.floor(Math.min(state.limits.resumeMs, ticket.lease.deadlineMs - nowMs))),
   };
 }
 
@@ -219,7 +229,11 @@ export function cancelAcquire(
     if (caller.session === null) {
       return { kind: "refused", reason: "INVALID", message: "session_acquire is for sessions" };
     }
-    const what = withdraw(state, fx, caller.session.unacked.get(target.seq), nowMs);
+    const effect = caller.session.unacked.get(target.seq) ?? acknowledgedHold(caller.session, target.seq);
+    if (effect?.kind === "lease" || effect?.kind === "released") {
+      return { kind: "refused", reason: "INVALID", message: `command ${target.seq} is not an Acquire` };
+    }
+    const what = withdraw(state, fx, effect, nowMs);
     storeOutcome(state, caller.session, target.seq, { kind: "cancelled" });
     return { kind: "cancelled", what };
   }
@@ -232,6 +246,12 @@ export function cancelAcquire(
   const what = withdraw(state, fx, known, nowMs);
   if (known?.kind !== "request" || known.end !== "cancelled") rememberRequest(state, fx, key, "cancelled", 0, nowMs);
   return { kind: "cancelled", what };
+}
+
+/** The client may have the answer already, and withdraw all the same. */
+function acknowledgedHold(session: Session, seq: number): Hold | undefined {
+  for (const hold of session.holds) if (hold.seq === seq) return hold;
+  return undefined;
 }
 
 function withdraw(
@@ -256,7 +276,7 @@ function withdraw(
 /**
  * The call of a unary Acquire is gone. While it waited: the ticket is detached. After a grant that could not be
  * written: the hold is taken back, at once when nobody can ask for it again, else unless somebody does within
- * `resumeMs`.
+ * `resumeMs`. Not while another call that was told of the same grant may have arrived.
  */
 export function callGone(state: State, fx: Effects, route: Route, token: number | null, nowMs: number): void {
   const ticket = state.callTickets.get(route);
@@ -268,7 +288,7 @@ export function callGone(state: State, fx: Effects, route: Route, token: number 
     }
   }
   const hold = token === null ? undefined : state.holds.get(token);
-  if (hold === undefined || hold.lease.dead !== null) return;
+  if (hold === undefined || hold.lease.dead !== null || --hold.told > 0) return;
   if (hold.requestId !== "") state.deadlines.set(hold, nowMs + state.limits.resumeMs);
   else endHold(state, fx, hold, "undelivered", nowMs);
 }

@@ -5,11 +5,11 @@
 import { acquire, type Caller, callGone, cancelAcquire, revoke } from "./acquire.js";
 import { expire } from "./expiry.js";
 import { createLease, liveLease, renewLease, unknownLease, viewLease } from "./leases.js";
-import { endHold, grantOutcome } from "./locks.js";
+import { attachTicket, endHold, grantOutcome, promote } from "./locks.js";
 import { putHeader, putSession } from "./records.js";
 import { type Floors, type RecoverInit, recover } from "./recover.js";
 import { attach, detach } from "./session.js";
-import { acknowledge, storeOutcome } from "./session-log.js";
+import { acknowledge, acknowledgeEach, storeOutcome } from "./session-log.js";
 import type { Session, State } from "./state.js";
 import type { Attach, Call, Command, Counts, Effects, Frame, Outcome, Release, Request, Tick } from "./types.js";
 import { counts, describeLock, listLeases, listLocks } from "./views.js";
@@ -20,11 +20,14 @@ export class Core {
   readonly #state: State;
   readonly #startedAtMs: number;
   readonly #servedBeforeMs: number;
+  /** The latest time of any step. */
+  #latestMs: number;
 
   private constructor(state: State, startedAtMs: number, servedBeforeMs: number) {
     this.#state = state;
     this.#startedAtMs = startedAtMs;
     this.#servedBeforeMs = servedBeforeMs;
+    this.#latestMs = startedAtMs;
   }
 
   /**
@@ -41,8 +44,12 @@ export class Core {
   /**
    * Executes one command; what follows is added to `fx`. Returns the number of the batch that must be durable before
    * the replies of this step may leave: the one being built, or an earlier one for a mere renewal.
+   *
+   * Time does not run backwards, but for an `expire` `nowMs` is the moment up to which it works off what is due, and that
+   * may lie before the steps that came first.
    */
   step(command: Command, nowMs: number, fx: Effects): number {
+    this.#latestMs = Math.max(this.#latestMs, nowMs);
     switch (command.kind) {
       case "call":
         return this.#call(command, nowMs, fx);
@@ -53,14 +60,14 @@ export class Core {
         break;
       case "detach": {
         const session = this.#state.sessions.get(command.sessionId);
-        if (session?.epoch === command.epoch) detach(this.#state, fx, session, nowMs);
+        if (session?.epoch === command.epoch && session.route !== null) detach(this.#state, fx, session, nowMs);
         break;
       }
       case "callGone":
         callGone(this.#state, fx, command.route, command.token, nowMs);
         break;
       case "expire":
-        expire(this.#state, fx, nowMs);
+        expire(this.#state, fx, nowMs, this.#latestMs);
         break;
     }
     return this.#state.batch;
@@ -103,6 +110,11 @@ export class Core {
     return counts(this.#state);
   }
 
+  /** The live state, for tests that check its structure after every step. Not to be changed. */
+  inspect(): Readonly<State> {
+    return this.#state;
+  }
+
   /** What a successor must stay above, should the outcome of the last append be unknown. */
   get floors(): Floors {
     return { token: this.#state.token, timestamp: this.#state.clock.ceiling, serial: this.#state.serial };
@@ -132,6 +144,7 @@ export class Core {
     if (session === undefined || session.route === null || session.epoch !== command.epoch) return state.batch;
     const { route } = session;
     acknowledge(session, command.ackedBelow);
+    acknowledgeEach(session, command.acked);
     const clockAheadBy = this.#observe(command.observed, nowMs, fx);
     let dependsOn = 0;
     if (command.renew) {
@@ -176,12 +189,17 @@ export class Core {
       case "hold":
         return effect.lease.dead === null ? grantOutcome(effect, nowMs) : unknownLease;
       case "ticket":
+        if (effect.route !== caller.route) {
+          attachTicket(this.#state, effect, caller.route, Number.POSITIVE_INFINITY);
+          promote(this.#state, fx, effect.lock, nowMs);
+        }
         return null; // it waits; the answer will come
       case "released":
         return { kind: "released" };
       case "cancelled":
         return { kind: "refused", reason: "CANCELLED_REQUEST", message: "this Acquire was cancelled" };
       case "ended":
+        if (effect.token === 0) return unknownLease;
         return { kind: "refused", reason: "STALE_TOKEN", message: `token ${effect.token} was granted and has ended` };
     }
   }

@@ -1,4 +1,9 @@
-/** Works off what is due, a bounded slice at a time. */
+/**
+ * Works off what is due, a bounded slice at a time.
+ *
+ * What counts as due is what was due at `asOfMs`, a moment that may have passed a while ago: input that had arrived by
+ * then is stepped first. Whatever begins now, a grant or a detachment, is counted from `nowMs`.
+ */
 import { timeOut, waiting } from "./acquire.js";
 import { collect, endLease } from "./lease-end.js";
 import { answer, detachTicket, endHold, promote, removeTicket } from "./locks.js";
@@ -6,35 +11,35 @@ import { forgetRequest } from "./requests.js";
 import type { Lease, State, Ticket } from "./state.js";
 import type { Effects } from "./types.js";
 
-export function expire(state: State, fx: Effects, nowMs: number): void {
+export function expire(state: State, fx: Effects, asOfMs: number, nowMs: number): void {
   let budget = state.limits.expirySliceMax;
   for (const lease of state.collecting) {
     if (budget <= 0) return;
     budget = collect(state, fx, lease, nowMs, budget);
   }
-  for (let item = state.deadlines.peek(); item !== undefined && item.dueMs <= nowMs; item = state.deadlines.peek()) {
+  for (let item = state.deadlines.peek(); item !== undefined && item.dueMs <= asOfMs; item = state.deadlines.peek()) {
     if (budget <= 0) return;
     budget--;
-    if (item.kind === "lease") budget = expireLease(state, fx, item, nowMs, budget);
-    else if (item.kind === "ticket") expireTicket(state, fx, item, nowMs);
+    if (item.kind === "lease") budget = expireLease(state, fx, item, asOfMs, nowMs, budget);
+    else if (item.kind === "ticket") expireTicket(state, fx, item, asOfMs, nowMs);
     else if (item.kind === "hold") endHold(state, fx, item, "undelivered", nowMs);
     else forgetRequest(state, fx, item);
   }
 }
 
-function expireLease(state: State, fx: Effects, lease: Lease, nowMs: number, budget: number): number {
-  if (lease.deadlineMs <= nowMs) return endLease(state, fx, lease, "expired", nowMs, budget);
+function expireLease(state: State, fx: Effects, lease: Lease, asOfMs: number, nowMs: number, budget: number): number {
+  if (lease.deadlineMs <= asOfMs) return endLease(state, fx, lease, "expired", nowMs, budget);
   state.deadlines.set(lease, lease.deadlineMs); // it was renewed since it was put there
   return budget;
 }
 
-function expireTicket(state: State, fx: Effects, ticket: Ticket, nowMs: number): void {
+function expireTicket(state: State, fx: Effects, ticket: Ticket, asOfMs: number, nowMs: number): void {
   if (ticket.route === null) {
     removeTicket(state, fx, ticket, null, nowMs);
     promote(state, fx, ticket.lock, nowMs);
-  } else if (ticket.waitUntilMs <= nowMs) timeOut(state, fx, ticket, nowMs);
+  } else if (ticket.waitUntilMs <= asOfMs) timeOut(state, fx, ticket, nowMs);
   else {
-    answer(fx, ticket, waiting(state, ticket)); // this poll is over, the wait is not
+    answer(fx, ticket, waiting(state, ticket, nowMs)); // this poll is over, the wait is not
     detachTicket(state, ticket, nowMs);
   }
 }

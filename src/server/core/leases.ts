@@ -106,12 +106,15 @@ export function removeLease(state: State, fx: Effects, lease: Lease): void {
   dropSessionIfOver(state, fx, session);
 }
 
+/** Whole milliseconds until the lease ends if it is not renewed. */
+export const remainingMs = (lease: Lease, nowMs: number): number => Math.max(0, Math.floor(lease.deadlineMs - nowMs));
+
 export function viewLease(lease: Lease, nowMs: number): LeaseView {
   return {
     leaseId: lease.id,
     displayId: lease.displayId,
     ttlMs: lease.ttlMs,
-    remainingMs: Math.max(0, lease.deadlineMs - nowMs),
+    remainingMs: remainingMs(lease, nowMs),
     owner: lease.owner,
     metadata: lease.metadata,
     holds: lease.holds.size,

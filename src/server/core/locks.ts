@@ -5,7 +5,7 @@
  * be told; a detached ticket (its connection broke, or it is between two polls) keeps the lock reserved, without a
  * token, until it comes back or its time is up. A lock without holder and queue is forgotten.
  */
-import { removeLease, unknownLease } from "./leases.js";
+import { remainingMs, removeLease, unknownLease } from "./leases.js";
 import { deleteHold, deleteTicket, putHold, putTicket } from "./records.js";
 import { keyOf, rememberRequest } from "./requests.js";
 import { storeOutcome } from "./session-log.js";
@@ -47,6 +47,7 @@ export function grant(state: State, fx: Effects, lock: Lock, claim: Claim, wallM
     metadata: claim.metadata,
     grantedWallMs: wallMs,
     grantedAtMs: nowMs,
+    told: 1,
     dueMs: 0,
     heapIndex: -1,
   };
@@ -223,7 +224,7 @@ export function promote(state: State, fx: Effects, lock: Lock, nowMs: number): v
     }
     return;
   }
-  if (ticket.route !== null) grantToTicket(state, fx, ticket, nowMs);
+  if (ticket.route !== null && state.halted === "") grantToTicket(state, fx, ticket, nowMs);
 }
 
 function grantToTicket(state: State, fx: Effects, ticket: Ticket, nowMs: number): void {
@@ -242,6 +243,6 @@ export function grantOutcome(hold: Hold, nowMs: number): Outcome {
     timestamp: hold.timestamp,
     leaseId: hold.lease.id,
     leaseTtlMs: hold.lease.ttlMs,
-    leaseRemainingMs: Math.max(0, hold.lease.deadlineMs - nowMs),
+    leaseRemainingMs: remainingMs(hold.lease, nowMs),
   };
 }

@@ -181,6 +181,7 @@ function recoverHold(
     metadata,
     grantedWallMs,
     grantedAtMs: nowMs,
+    told: Number.POSITIVE_INFINITY,
     dueMs: 0,
     heapIndex: -1,
   };

@@ -35,6 +35,14 @@ export function acknowledge(session: Session, ackedBelow: number): void {
   session.ackedBelow = ackedBelow;
 }
 
+/**
+ * The client has these answers as well, although not all below: an Acquire that waits for an hour must not keep alive the
+ * memory of all that was answered meanwhile.
+ */
+export function acknowledgeEach(session: Session, acked: readonly number[]): void {
+  for (const seq of acked) forgetUnlessWaiting(session, seq);
+}
+
 /** A ticket has no answer yet, whatever the client says. */
 function forgetUnlessWaiting(session: Session, seq: number): void {
   if (session.unacked.get(seq)?.kind !== "ticket") session.unacked.delete(seq);

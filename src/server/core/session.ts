@@ -2,7 +2,7 @@
  * Sessions: attached, resumed, detached. The protocol is told in `session.proto`; `session-log.ts` has what makes a
  * command that is sent twice take effect once.
  */
-import { attachTicket, detachTicket, endHold, promote, removeTicket } from "./locks.js";
+import { detachTicket, endHold, promote, removeTicket } from "./locks.js";
 import { dropSessionIfOver, markDirty } from "./session-log.js";
 import type { Lock, Session, State } from "./state.js";
 import type { Attach, Effects, Outcome, Refusal } from "./types.js";
@@ -89,15 +89,19 @@ function settle(state: State, fx: Effects, session: Session, command: Attach, no
     const hold = state.holds.get(token);
     return hold === undefined || !session.holds.has(hold) || hold.lease.dead !== null;
   });
+  // Tickets first: a hold that ends lets the next one in. They are attached when their commands come again, not now: a
+  // wait that ended in between would be answered, and then begin anew with the command.
+  const locks: Lock[] = [];
+  for (const ticket of session.tickets.values()) {
+    if (outstanding.has(ticket.seq)) detachTicket(state, ticket, nowMs);
+    else {
+      removeTicket(state, fx, ticket, null, nowMs);
+      locks.push(ticket.lock);
+    }
+  }
   for (const hold of session.holds) {
     const kept = claims.has(hold.token) || (outstanding.has(hold.seq) && session.unacked.get(hold.seq) === hold);
     if (!kept && hold.lease.dead === null) endHold(state, fx, hold, "undelivered", nowMs);
-  }
-  const locks: Lock[] = [];
-  for (const ticket of session.tickets.values()) {
-    if (outstanding.has(ticket.seq)) attachTicket(state, ticket, command.route, Number.POSITIVE_INFINITY);
-    else removeTicket(state, fx, ticket, null, nowMs);
-    locks.push(ticket.lock);
   }
   for (const [seq, effect] of session.unacked) {
     if (!outstanding.has(seq) && effect.kind !== "ticket") session.unacked.delete(seq);

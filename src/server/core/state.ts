@@ -46,6 +46,8 @@ export interface Hold extends Timed {
   /** Wall-clock time, for display. */
   readonly grantedWallMs: number;
   readonly grantedAtMs: number;
+  /** Unary: how many calls were told of it and are not known to be gone. Infinity after a restart: nobody knows. */
+  told: number;
 }
 
 /** A place in a queue. Attached while there is a route to deliver the grant to. */

@@ -181,6 +181,7 @@ export interface Frame {
   /** The client's number of this frame. */
   readonly frame: number;
   readonly ackedBelow: number;
+  readonly acked: readonly number[];
   readonly renew: boolean;
   readonly observed: number;
   readonly requests: readonly { readonly seq: number; readonly request: Request | Refusal }[];

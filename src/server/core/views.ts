@@ -1,6 +1,6 @@
 /** What everybody may see of leases and locks: no lease ids, which are credentials. */
 
-import { viewLease } from "./leases.js";
+import { remainingMs, viewLease } from "./leases.js";
 import { promote } from "./locks.js";
 import type { Hold, Lease, Lock, State, Ticket } from "./state.js";
 import type {
@@ -22,7 +22,7 @@ export function viewHold(hold: Hold, wallMs: number, nowMs: number): HolderView 
     owner: hold.owner || hold.lease.owner,
     metadata: hold.metadata || hold.lease.metadata,
     heldMs: Math.max(0, wallMs - hold.grantedWallMs),
-    leaseRemainingMs: Math.max(0, Math.floor(hold.lease.deadlineMs - nowMs)),
+    leaseRemainingMs: remainingMs(hold.lease, nowMs),
     leaseDisplayId: hold.lease.displayId,
   };
 }

@@ -40,9 +40,12 @@ export class FrameReader {
   batch(bytes: Uint8Array, expected: number): BatchFrame | WireFailure {
     const message = this.decode(bytes);
     if ("reason" in message) return message;
-    const { frame, commands, ackedBelow, renew, observed } = message;
+    const { frame, commands, ackedBelow, acked, renew, observed } = message;
     if (frame !== expected) return wrongFrame(expected, frame);
     if (message.hello) return invalid("hello may only be in the first frame");
+    if (acked.length > this.commandsMax) {
+      return limit(`the frame acknowledges ${acked.length} commands; at most ${this.commandsMax} are allowed`);
+    }
     if (commands.length > this.commandsMax) {
       return limit(`the frame has ${commands.length} commands; at most ${this.commandsMax} are allowed`);
     }
@@ -53,7 +56,7 @@ export class FrameReader {
       if (seq < 1) return invalid(`command ${i + 1} of frame ${frame} has no seq`);
       requests[i] = { seq, request: this.check.command(command) };
     }
-    return { frame, ackedBelow, renew, observed, requests };
+    return { frame, ackedBelow, acked, renew, observed, requests };
   }
 
   private decode(bytes: Uint8Array): leasehold.v1.AttachRequest | WireFailure {

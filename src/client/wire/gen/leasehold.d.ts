@@ -2965,6 +2965,9 @@ export namespace leasehold {
             /** AttachRequest observed. */
             observed: number;
 
+            /** AttachRequest acked. */
+            acked: number[];
+
             /**
              * Encodes the specified AttachRequest message. Does not implicitly {@link leasehold.v1.AttachRequest.verify|verify} messages.
              * @param message AttachRequest message or plain object to encode
@@ -3014,6 +3017,9 @@ export namespace leasehold {
                 /** AttachRequest observed */
                 observed?: (number|null);
 
+                /** AttachRequest acked */
+                acked?: (number[]|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -3026,6 +3032,7 @@ export namespace leasehold {
               renew?: boolean|null;
               commands?: leasehold.v1.Command.$Shape[]|null;
               observed?: number|null;
+              acked?: number[]|null;
               $unknowns?: Uint8Array[];
             };
         }

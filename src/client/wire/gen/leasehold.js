@@ -4393,6 +4393,7 @@ export const leasehold = $root.leasehold = (() => {
 
             const AttachRequest = function (properties) {
                 this.commands = [];
+                this.acked = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -4405,6 +4406,7 @@ export const leasehold = $root.leasehold = (() => {
             AttachRequest.prototype.renew = false;
             AttachRequest.prototype.commands = $util.emptyArray;
             AttachRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AttachRequest.prototype.acked = $util.emptyArray;
 
             AttachRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -4426,6 +4428,8 @@ export const leasehold = $root.leasehold = (() => {
                         $root.leasehold.v1.Command.encode(message.commands[i], writer.uint32(42).fork(), _depth + 1).ldelim();
                 if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
                     writer.uint32(48).uint64(message.observed);
+                if (message.acked != null && message.acked.length)
+                    writer.uint32(58).uint64s(message.acked);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4507,6 +4511,20 @@ export const leasehold = $root.leasehold = (() => {
                                 message.observed = value;
                             else
                                 delete message.observed;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType === 2) {
+                                if (!(message.acked && message.acked.length))
+                                    message.acked = [];
+                                reader.uint64s(message.acked);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.acked && message.acked.length))
+                                message.acked = [];
+                            message.acked.push(reader.uint64());
                             continue;
                         }
                     }

@@ -1,0 +1,117 @@
+/** Streams over gRPC: one HTTP/2 connection each, so that nothing of a broken one is used again. */
+import {
+  type ChannelCredentials,
+  Client,
+  type ClientDuplexStream,
+  type ClientOptions,
+  credentials,
+  type StatusObject,
+} from "@grpc/grpc-js";
+import type { Address } from "./address.js";
+import { invalid, statusOf } from "./errors.js";
+import type { Stream, StreamHandlers, Transport } from "./transport.js";
+
+/** Certificates in PEM form. */
+export interface TlsOptions {
+  /** Whom to trust; the system's authorities if absent. */
+  readonly ca?: string | Uint8Array | undefined;
+  /** This client's certificate and its key, for servers that ask for one. */
+  readonly cert?: string | Uint8Array | undefined;
+  readonly key?: string | Uint8Array | undefined;
+  /** The name that the server's certificate must carry, if it is not the host's. */
+  readonly serverName?: string | undefined;
+}
+
+/** `false`: plaintext. Absent: plaintext to this machine, TLS to all others. */
+export type Tls = TlsOptions | false | undefined;
+
+const ATTACH = "/leasehold.v1.SessionService/Attach";
+/** How long a stream that has ended may take to go down in good order. */
+const END_GRACE_MS = 500;
+const RECEIVE_BYTES_MAX = 64 * 1024 * 1024;
+const KEEPALIVE_TIME_MS = 20_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+
+const asBuffer = (pem: string | Uint8Array | undefined): Buffer | null =>
+  pem === undefined ? null : Buffer.from(pem as Uint8Array);
+
+function credentialsFor(address: Address, tls: Tls): ChannelCredentials {
+  if (tls === false || (tls === undefined && address.local)) return credentials.createInsecure();
+  const { ca, cert, key } = tls ?? {};
+  try {
+    return credentials.createSsl(asBuffer(ca), asBuffer(key), asBuffer(cert));
+  } catch (error) {
+    throw invalid(`the TLS certificates cannot be used: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function channelOptions(address: Address, tls: Tls): ClientOptions {
+  const serverName = tls ? tls.serverName : undefined;
+  return {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.enable_retries": 0,
+    "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
+    "grpc.max_send_message_length": -1,
+    ...(address.local ? { "grpc.enable_http_proxy": 0 } : {}),
+    ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
+  };
+}
+
+/** A connection of its own. Throws INVALID for certificates that cannot be used. */
+export function openChannel(address: Address, tls: Tls): Client {
+  return new Client(address.target, credentialsFor(address, tls), channelOptions(address, tls));
+}
+
+const asIs = (bytes: Buffer): Buffer => bytes;
+
+class GrpcStream implements Stream {
+  readonly #channel: Client;
+  readonly #call: ClientDuplexStream<Buffer, Buffer>;
+  #handlers: StreamHandlers | null;
+
+  constructor(channel: Client, handlers: StreamHandlers) {
+    this.#channel = channel;
+    this.#handlers = handlers;
+    this.#call = channel.makeBidiStreamRequest(ATTACH, asIs, asIs);
+    this.#call.on("data", (bytes: Buffer) => this.#handlers?.onFrame(bytes));
+    this.#call.on("drain", () => this.#handlers?.onDrain());
+    // Every error is also a status; without a listener it would end the process.
+    this.#call.on("error", () => {});
+    this.#call.on("status", (status: StatusObject) => this.#onStatus(status));
+  }
+
+  #onStatus(status: StatusObject): void {
+    this.#channel.close();
+    const handlers = this.#handlers;
+    this.#handlers = null;
+    handlers?.onEnd(statusOf(status.code, status.details, status.metadata));
+  }
+
+  send(bytes: Buffer): boolean {
+    return this.#call.write(bytes);
+  }
+
+  end(): void {
+    this.#handlers = null;
+    this.#call.end();
+    const timer = setTimeout(() => this.destroy(), END_GRACE_MS);
+    this.#call.once("status", () => clearTimeout(timer));
+  }
+
+  destroy(): void {
+    this.#handlers = null;
+    this.#call.cancel();
+    this.#channel.close();
+  }
+}
+
+/** Streams to these addresses. Throws INVALID for certificates that cannot be used. */
+export function grpcTransport(addresses: readonly Address[], tls: Tls): Transport {
+  for (const address of addresses) credentialsFor(address, tls);
+  return {
+    addresses,
+    open: (index, handlers) => new GrpcStream(openChannel(addresses[index]!, tls), handlers),
+  };
+}

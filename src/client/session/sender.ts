@@ -1,0 +1,136 @@
+/**
+ * Puts what is queued into frames, together with the renewals that are due.
+ *
+ * Frames leave at the end of a turn of the event loop, so that everything asked for within it shares one. The send time of
+ * a frame is read before it is made: a belief that counts from it errs on the safe side.
+ */
+import type { TimeSource } from "../clock/elapsed.js";
+import type { LamportClock } from "../lamport.js";
+import { encode, type leasehold, v1 } from "../wire/index.js";
+import type { Holdings } from "./holdings.js";
+import type { Link } from "./link.js";
+import type { Outbox, OutboxLimits } from "./outbox.js";
+import { Renewals } from "./renewals.js";
+
+/** While the stream takes nothing, it is looked at this often. */
+const BLOCKED_CHECK_MS = 100;
+
+export class Sender {
+  readonly #time: TimeSource;
+  readonly #lamport: LamportClock;
+  readonly #link: Link;
+  readonly #outbox: Outbox;
+  readonly #holdings: Holdings;
+  readonly #alarmBy: (atMs: number) => void;
+  readonly #renewals = new Renewals();
+  readonly #flushNow = () => this.#onSoon();
+  /** The number of the last frame on this stream. */
+  #frame = 0;
+  #soon = false;
+  /** The stream takes no more for now. */
+  #blocked = false;
+  limits: OutboxLimits = { inFlightMax: 1, frameBytesMax: 65_536 };
+  /** Leases are being ended: no renewals of their own. */
+  quiet = false;
+
+  constructor(
+    time: TimeSource,
+    lamport: LamportClock,
+    link: Link,
+    outbox: Outbox,
+    holdings: Holdings,
+    alarmBy: (atMs: number) => void,
+  ) {
+    this.#time = time;
+    this.#lamport = lamport;
+    this.#link = link;
+    this.#outbox = outbox;
+    this.#holdings = holdings;
+    this.#alarmBy = alarmBy;
+  }
+
+  /** The first frame on a new stream. */
+  greet(hello: leasehold.v1.Hello.$Properties): void {
+    this.#frame = 1;
+    this.#blocked = false;
+    this.#renewals.reset();
+    const { ackedBelow } = this.#outbox;
+    this.#link.send(encode(v1.AttachRequest, { frame: 1, hello, ackedBelow, observed: this.#lamport.now() }));
+  }
+
+  /** Sees to it that what is queued leaves at the end of this turn of the event loop. */
+  wake(): void {
+    if (this.#link.state !== "connected") {
+      this.#link.want();
+      return;
+    }
+    if (this.#soon || this.#blocked) return;
+    this.#soon = true;
+    this.#time.soon(this.#flushNow);
+  }
+
+  unblocked(): void {
+    this.#blocked = false;
+    if (this.#outbox.hasQueued) this.wake();
+  }
+
+  #onSoon(): void {
+    this.#soon = false;
+    this.#flush(this.#time.nowMs());
+  }
+
+  #flush(nowMs: number): void {
+    if (this.#link.state !== "connected") return;
+    const ttlMs = this.#ttlMs();
+    for (let more = true; more && !this.#blocked; ) {
+      const commands = this.#outbox.next(nowMs, this.limits);
+      const due = commands.length > 0 ? this.#renewals.rides(nowMs, ttlMs) : nowMs >= this.#renewals.dueAtMs(ttlMs);
+      const renew = ttlMs < Number.POSITIVE_INFINITY && due;
+      more = commands.length > 0 && this.#outbox.hasQueued;
+      if (commands.length > 0 || renew) this.#sendFrame(commands, renew, nowMs);
+    }
+    // A blocked stream is looked after by `onAlarm`.
+    if (!this.#blocked && this.#ttlMs() < Number.POSITIVE_INFINITY)
+      this.#alarmBy(this.#renewals.dueAtMs(this.#ttlMs()));
+  }
+
+  #sendFrame(commands: leasehold.v1.Command.$Properties[], renew: boolean, nowMs: number): void {
+    const frame = ++this.#frame;
+    if (renew) this.#renewals.sent(frame, nowMs);
+    const acked = this.#outbox.takeAckedAbove();
+    const { ackedBelow } = this.#outbox;
+    const request = { frame, ackedBelow, acked, renew, commands, observed: this.#lamport.now() };
+    const bytes = encode(v1.AttachRequest, request);
+    this.#blocked = !this.#link.send(bytes);
+  }
+
+  /** The smallest TTL that is to be renewed; infinite: none. */
+  #ttlMs(): number {
+    return this.quiet ? Number.POSITIVE_INFINITY : this.#holdings.smallestTtlMs;
+  }
+
+  /** The creation of the first lease leaves in the present frame. */
+  firstLease(nowMs: number): void {
+    this.#renewals.created(nowMs);
+  }
+
+  /** When the frame was sent that a renewal answers; undefined: not known. */
+  renewed(frame: number): number | undefined {
+    return this.#renewals.answered(frame);
+  }
+
+  /** Renews if it is time. Returns when to look again. */
+  onAlarm(nowMs: number): number {
+    const ttlMs = this.#ttlMs();
+    if (this.#link.state !== "connected" || ttlMs === Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
+    const overdueAtMs = this.#renewals.dueAtMs(ttlMs) + ttlMs / 3;
+    const deadAtMs = this.#blocked ? overdueAtMs : this.#renewals.deadAtMs(ttlMs);
+    if (nowMs >= deadAtMs) {
+      this.#link.drop({ code: 14, reason: "", message: "no answer to renewals" });
+      return Number.POSITIVE_INFINITY;
+    }
+    if (nowMs >= this.#renewals.dueAtMs(ttlMs)) this.#flush(nowMs);
+    if (this.#blocked) return nowMs + BLOCKED_CHECK_MS;
+    return Math.min(this.#renewals.dueAtMs(ttlMs), this.#renewals.deadAtMs(ttlMs));
+  }
+}

@@ -1,0 +1,299 @@
+/**
+ * Judges every step of the core by its own bookkeeping: what was promised, who is attached, who was told what.
+ *
+ * It looks at the state before and after a step, and at the replies: when they are made and when they are released.
+ */
+import type { State } from "../../../src/server/core/state.js";
+import type { Command, CoreLimits, Reply, Route } from "../../../src/server/core/types.js";
+import { acquireIdentity, mayHoldEnd, mayLeaseEnd, mayTicketEnd, type StepContext } from "./explain.js";
+import { ReleaseChecker } from "./released.js";
+import { type HoldSnap, type LeaseSnap, type Snapshot, snapshot } from "./snapshot.js";
+import { ensure } from "./violation.js";
+
+/** By how much the simulation lets expiry lag: its longest leap of time, and some. */
+const EXPIRY_LAG_MS = 2_000;
+
+export class Checker {
+  readonly #releases = new ReleaseChecker();
+  #before: Snapshot = { leases: new Map(), holds: new Map(), tickets: new Map() };
+  /** The last token and timestamp handed out, told or not. */
+  #token = 0;
+  #timestamp = 0;
+  #latestMs = Number.NEGATIVE_INFINITY;
+  readonly #promised = new Map<string, number>();
+  readonly #detachedSince = new Map<number, number>();
+  readonly #undeliveredSince = new Map<number, number>();
+  /** The calls that were told of a token and are not known to be gone. */
+  readonly #toldOf = new Map<number, Set<Route>>();
+  /** The tokens of Acquires that can be repeated. */
+  readonly #tokenOf = new Map<string, number>();
+  /** Calls that are over: answered or gone. */
+  #over = new Set<Route>();
+  /** The session of each stream that is attached. */
+  readonly #streams = new Map<Route, string>();
+  /** Served time at the last sign of life of a lease. */
+  readonly #contact = new Map<string, number>();
+  #servedBeforeMs = 0;
+  #startedMs = 0;
+
+  constructor(private readonly limits: CoreLimits) {}
+
+  #servedMs(nowMs: number): number {
+    return this.#servedBeforeMs + nowMs - this.#startedMs;
+  }
+
+  before(_state: Readonly<State>, command: Command, nowMs: number): void {
+    this.#latestMs = Math.max(this.#latestMs, nowMs);
+    this.#releases.stepping(command);
+    if (command.kind !== "callGone") return;
+    this.#over.add(command.route);
+    if (command.token === null) return;
+    const told = this.#toldOf.get(command.token);
+    if (told?.delete(command.route) && told.size === 0) this.#undeliveredSince.set(command.token, this.#latestMs);
+  }
+
+  after(state: Readonly<State>, command: Command, replies: readonly Reply[], nowMs: number): void {
+    const before = this.#before;
+    const after = snapshot(state);
+    this.#before = after;
+    const { resumeMs } = this.limits;
+    const { detachedSince, undeliveredSince, promised } = this.#facts;
+    const step: StepContext = { command, nowMs, resumeMs, promised, detachedSince, undeliveredSince };
+    let moved = "";
+    if (command.kind === "detach" && this.#detached(command.sessionId, state)) moved = command.sessionId;
+    if (command.kind === "attach" && state.sessions.get(command.sessionId)?.route === command.route) {
+      moved = command.sessionId;
+    }
+    const told = this.#checkRoutes(replies);
+    this.#checkGrants(state, before, after, told);
+    this.#checkEnds(step, before, after);
+    this.#checkRenewals(command, replies, before);
+    if (command.kind === "attach") this.#checkSettled(state, command, replies);
+    this.#releases.checkCancelled(after);
+    this.#follow(moved, before, after);
+  }
+
+  get #facts() {
+    return { detachedSince: this.#detachedSince, undeliveredSince: this.#undeliveredSince, promised: this.#promised };
+  }
+
+  /** Replies go to those who are there, calls get one each. Returns the tokens that somebody was told. */
+  #checkRoutes(replies: readonly Reply[]): Set<number> {
+    const told = new Set<number>();
+    for (const reply of replies) {
+      const { route } = reply;
+      if (reply.kind === "outcome" && reply.outcome.kind === "welcome") this.#welcomed(reply.outcome.sessionId, route);
+      const refused = reply.kind === "outcome" && reply.seq === 0 && reply.outcome.kind === "refused";
+      if (route.kind === "stream") {
+        const welcome = this.#streams.has(route) || reply.kind === "replaced" || refused;
+        ensure(welcome, () => `a reply to a stream that is not attached: ${text(reply)}`);
+      } else {
+        ensure(!this.#over.has(route), () => `a reply to a call that is over: ${text(reply)}`);
+        this.#over.add(route);
+      }
+      if (reply.kind !== "outcome" || reply.outcome.kind !== "grant") continue;
+      const { token } = reply.outcome;
+      told.add(token);
+      if (route.kind === "stream") continue;
+      this.#undeliveredSince.delete(token);
+      const calls = this.#toldOf.get(token);
+      if (calls !== undefined) calls.add(route);
+      // Of a token from before a restart it is not known who was told.
+      else if (token > this.#token) this.#toldOf.set(token, new Set([route]));
+    }
+    return told;
+  }
+
+  #welcomed(sessionId: string, route: Route): void {
+    for (const [old, id] of this.#streams) if (id === sessionId) this.#streams.delete(old);
+    this.#streams.set(route, sessionId);
+  }
+
+  #detached(sessionId: string, state: Readonly<State>): boolean {
+    if (state.sessions.get(sessionId)?.route) return false; // it was not its stream that broke
+    for (const [old, id] of this.#streams) if (id === sessionId) return this.#streams.delete(old);
+    return false;
+  }
+
+  /** Tokens rise in the order of the grants, each is told to somebody, and nobody is overtaken. */
+  #checkGrants(state: Readonly<State>, before: Snapshot, after: Snapshot, told: ReadonlySet<number>): void {
+    const fresh = [...after.holds.values()].filter(({ token }) => !before.holds.has(token));
+    fresh.sort((a, b) => a.token - b.token);
+    for (const hold of fresh) {
+      const { token, timestamp, identity, lock } = hold;
+      ensure(token > this.#token, () => `token ${token} was granted after ${this.#token}`);
+      ensure(timestamp > this.#timestamp, () => `timestamp ${timestamp} was given out after ${this.#timestamp}`);
+      ensure(told.has(token), () => `token ${token} was granted and nobody was told`);
+      const earlier = this.#tokenOf.get(identity);
+      ensure(earlier === undefined, () => `${identity} was granted ${earlier} and then ${token}`);
+      if (identity !== "") this.#tokenOf.set(identity, token);
+      // It may die later in the same step.
+      ensure(!before.leases.get(hold.leaseId)?.dead, () => `${lock} was granted to a dead lease`);
+      this.#token = token;
+      this.#timestamp = timestamp;
+      checkTurn(hold, before, after);
+    }
+    ensure(state.token >= this.#token, () => `the last token went back to ${state.token}`);
+    this.#token = state.token;
+    this.#timestamp = Math.max(this.#timestamp, state.clock.now);
+  }
+
+  #checkEnds(step: StepContext, before: Snapshot, after: Snapshot): void {
+    for (const hold of before.holds.values()) {
+      if (after.holds.has(hold.token)) continue;
+      const lease = before.leases.get(hold.leaseId) as LeaseSnap;
+      ensure(mayHoldEnd(step, hold, lease), () => `token ${hold.token} of ${hold.lock} ended for no reason`);
+    }
+    const granted = new Set<string>();
+    for (const { leaseId, identity, lock, token } of after.holds.values()) {
+      if (!before.holds.has(token)) granted.add(`${leaseId} ${identity} ${lock}`);
+    }
+    for (const ticket of before.tickets.values()) {
+      if (after.tickets.has(ticket.serial)) continue;
+      if (granted.has(`${ticket.leaseId} ${ticket.identity} ${ticket.lock}`)) continue;
+      const lease = before.leases.get(ticket.leaseId) as LeaseSnap;
+      const why = () => `ticket T${ticket.serial} of ${ticket.lock} ended for no reason`;
+      ensure(mayTicketEnd(step, ticket, lease), why);
+    }
+    for (const lease of before.leases.values()) {
+      const now = after.leases.get(lease.id);
+      if (lease.dead) ensure(now?.dead !== false, () => `lease ${lease.id} came back from the dead`);
+      else if (now === undefined || now.dead) {
+        const over = lease.own && now === undefined && lease.attachments === 1;
+        ensure(over || mayLeaseEnd(step, lease), () => `lease ${lease.id} ended before its time`);
+      }
+    }
+  }
+
+  /** Renewals of living leases are confirmed and move the deadline; those of dead ones are refused. */
+  #checkRenewals(command: Command, replies: readonly Reply[], before: Snapshot): void {
+    if (command.kind === "call" && command.request.kind === "renewLease") {
+      const lease = before.leases.get(command.request.leaseId);
+      const alive = lease !== undefined && !lease.dead;
+      const confirmed = replies.some((r) => r.kind === "outcome" && r.outcome.kind === "renewed");
+      ensure(confirmed === alive, () => `a ${alive ? "living" : "dead"} lease was ${confirmed ? "" : "not "}renewed`);
+      if (alive) this.#promise(lease);
+    }
+    if (command.kind === "call" && command.request.kind === "acquire") {
+      // A poll renews.
+      const identity = acquireIdentity(command.request, "", 0);
+      for (const entry of [...before.holds.values(), ...before.tickets.values()]) {
+        const lease = before.leases.get(entry.leaseId) as LeaseSnap;
+        if (identity !== "" && entry.identity === identity && !lease.dead) this.#promise(lease);
+      }
+    }
+    if (command.kind !== "frame" || !command.renew) return;
+    if (!replies.some((r) => r.kind === "processed")) return; // discarded
+    const renewed = new Set(replies.flatMap((r) => (r.kind === "renewal" ? [r.leaseSeq] : [])));
+    for (const lease of before.leases.values()) {
+      if (lease.session !== command.sessionId) continue;
+      const { seq, dead } = lease;
+      ensure(renewed.has(seq) !== dead, () => `lease ${seq} of ${lease.session} renewed: ${renewed.has(seq)}`);
+      if (!dead) this.#promise(lease);
+    }
+  }
+
+  #promise(lease: LeaseSnap): void {
+    this.#promised.set(lease.id, this.#latestMs + lease.ttlMs);
+    this.#contact.set(lease.id, this.#servedMs(this.#latestMs));
+  }
+
+  /** After a resume nothing of the session is left that belongs to nobody. */
+  #checkSettled(state: Readonly<State>, command: Command & { kind: "attach" }, replies: readonly Reply[]): void {
+    const welcome = replies.find((r) => r.route === command.route && r.kind === "outcome");
+    if (welcome?.kind !== "outcome" || welcome.outcome.kind !== "welcome") return;
+    const session = state.sessions.get(welcome.outcome.sessionId);
+    ensure(session?.route === command.route, () => "a welcome, but the stream is not attached");
+    for (const { token, seq, lease } of session?.holds ?? []) {
+      if (lease.dead !== null) continue;
+      const wanted = command.claims.includes(token) || command.outstanding.includes(seq);
+      ensure(wanted, () => `token ${token} was neither claimed nor awaited, and is still held`);
+    }
+    for (const token of command.claims) {
+      const hold = state.holds.get(token);
+      const held = hold !== undefined && hold.lease.dead === null && session?.holds.has(hold) === true;
+      const lost = welcome.outcome.lost.includes(token);
+      ensure(
+        held !== lost,
+        () => `token ${token} is ${held ? "held" : "not held"} and told to be ${lost ? "lost" : "held"}`,
+      );
+    }
+  }
+
+  /** `moved`: the session whose stream has just come or gone. */
+  #follow(moved: string, before: Snapshot, after: Snapshot): void {
+    for (const { serial, route, session } of after.tickets.values()) {
+      if (route !== null) this.#detachedSince.delete(serial);
+      else if (!this.#detachedSince.has(serial)) this.#detachedSince.set(serial, this.#latestMs);
+      // The time begins anew with every stream of the session.
+      else if (session !== "" && session === moved) this.#detachedSince.set(serial, this.#latestMs);
+    }
+    for (const lease of after.leases.values()) if (!before.leases.has(lease.id)) this.#promise(lease);
+    for (const token of before.holds.keys()) if (!after.holds.has(token)) this.#undeliveredSince.delete(token);
+    for (const serial of before.tickets.keys()) if (!after.tickets.has(serial)) this.#detachedSince.delete(serial);
+  }
+
+  /** Everything that was due is done, and no lease outlives a silent client by more than one TTL. */
+  allExpired(state: Readonly<State>, asOfMs: number): void {
+    const { resumeMs } = this.limits;
+    const servedMs = this.#servedMs(asOfMs);
+    for (const lease of state.leases.values()) {
+      ensure(lease.dead === null && lease.deadlineMs > asOfMs, () => `lease ${lease.id} is overdue`);
+      const contact = this.#contact.get(lease.id) ?? servedMs;
+      const silentMs = servedMs - contact - EXPIRY_LAG_MS;
+      ensure(silentMs <= 2 * lease.ttlMs, () => `lease ${lease.id} of ${lease.ttlMs} ms has been kept for ${silentMs}`);
+    }
+    for (const [serial, since] of this.#detachedSince) {
+      ensure(since + resumeMs > asOfMs, () => `ticket T${serial} is detached for too long`);
+    }
+    for (const [token, since] of this.#undeliveredSince) {
+      if (!state.holds.has(token)) continue;
+      ensure(since + resumeMs > asOfMs, () => `token ${token} could not be delivered and is still held`);
+    }
+  }
+
+  /** Replies leave the server. */
+  released(replies: readonly Reply[], timestamp: number, journal: ReadonlyMap<string, string>): void {
+    this.#releases.released(replies, timestamp, journal);
+  }
+
+  /** What nobody was told may be handed out again. */
+  processDied(): void {
+    this.#token = this.#releases.token;
+    this.#timestamp = this.#releases.timestamp;
+  }
+
+  recovered(state: Readonly<State>, nowMs: number, servedBeforeMs: number): void {
+    const { token, clock } = state;
+    ensure(token >= this.#token, () => `token ${this.#token} had been handed out, the recovered core is at ${token}`);
+    const told = this.#timestamp;
+    ensure(clock.now >= told, () => `timestamp ${told} had been handed out, the recovered clock is at ${clock.now}`);
+    this.#latestMs = nowMs;
+    this.#startedMs = nowMs;
+    this.#servedBeforeMs = servedBeforeMs;
+    this.#token = token;
+    this.#timestamp = clock.now;
+    this.#before = snapshot(state);
+    for (const map of [this.#promised, this.#detachedSince, this.#undeliveredSince, this.#toldOf]) map.clear();
+    this.#over = new Set();
+    this.#streams.clear();
+    for (const serial of this.#before.tickets.keys()) this.#detachedSince.set(serial, nowMs);
+    this.#tokenOf.clear();
+    for (const [identity, granted] of this.#releases.tokenOf) this.#tokenOf.set(identity, granted);
+    this.#releases.recovered();
+    this.#releases.checkCancelled(this.#before);
+  }
+}
+
+function checkTurn(hold: HoldSnap, before: Snapshot, after: Snapshot): void {
+  let turn = Number.POSITIVE_INFINITY;
+  for (const { serial, lock, leaseId, identity } of before.tickets.values()) {
+    if (lock === hold.lock && leaseId === hold.leaseId && identity === hold.identity) turn = serial;
+  }
+  for (const { serial, lock } of before.tickets.values()) {
+    if (lock !== hold.lock || serial >= turn || !after.tickets.has(serial)) continue;
+    ensure(false, () => `token ${hold.token} of ${lock} was granted past T${serial}, which came first`);
+  }
+}
+
+const text = (reply: Reply): string => JSON.stringify({ ...reply, route: reply.route.kind });

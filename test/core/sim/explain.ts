@@ -1,0 +1,111 @@
+/** Why a lease, a hold or a ticket may end in a step, told from the command alone. Everything else is a violation. */
+import type { Attach, Command, Request } from "../../../src/server/core/types.js";
+import { callIdentity, type HoldSnap, type LeaseSnap, sessionIdentity, type TicketSnap } from "./snapshot.js";
+
+/** What a step was, and what had been promised before it. */
+export interface StepContext {
+  readonly command: Command;
+  readonly nowMs: number;
+  readonly resumeMs: number;
+  /** Until when a lease may not expire. */
+  readonly promised: ReadonlyMap<string, number>;
+  /** Since when a ticket is detached, by serial. */
+  readonly detachedSince: ReadonlyMap<number, number>;
+  /** Since when every call that was told of a token is known to be gone. */
+  readonly undeliveredSince: ReadonlyMap<number, number>;
+}
+
+/** The requests of a command, with the session that sent them. */
+export function requestsOf(command: Command): readonly { request: Request; sessionId: string; seq: number }[] {
+  if (command.kind === "call") return [{ request: command.request, sessionId: "", seq: 0 }];
+  if (command.kind !== "frame") return [];
+  const { sessionId } = command;
+  return command.requests.flatMap(({ seq, request }) =>
+    request.kind === "refused" ? [] : [{ request, sessionId, seq }],
+  );
+}
+
+/** The identity of the Acquire that a CancelAcquire names. */
+export function cancelTarget(request: Request, sessionId: string): string {
+  if (request.kind !== "cancelAcquire") return "";
+  const { target } = request;
+  return target.kind === "session"
+    ? sessionIdentity(sessionId, target.seq)
+    : callIdentity(target.leaseId, target.requestId);
+}
+
+export function mayLeaseEnd(step: StepContext, lease: LeaseSnap): boolean {
+  if (lease.dead) return true;
+  const { command, promised, nowMs } = step;
+  if (command.kind === "expire") return (promised.get(lease.id) ?? Number.NEGATIVE_INFINITY) <= nowMs;
+  return requestsOf(command).some(({ request, sessionId }) => {
+    if (request.kind !== "revokeLease") return false;
+    const target = request.lease;
+    if (target.kind === "lease") return target.leaseId === lease.id;
+    return lease.session === sessionId && lease.seq === target.seq;
+  });
+}
+
+const settles = (command: Attach, sessionId: string): boolean => sessionId !== "" && command.sessionId === sessionId;
+
+function isCancelled(command: Command, identity: string): boolean {
+  if (identity === "") return false;
+  return requestsOf(command).some(({ request, sessionId }) => cancelTarget(request, sessionId) === identity);
+}
+
+export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap): boolean {
+  if (mayLeaseEnd(step, lease)) return true;
+  const { command, nowMs, resumeMs } = step;
+  switch (command.kind) {
+    case "expire":
+      return (step.undeliveredSince.get(hold.token) ?? Number.POSITIVE_INFINITY) + resumeMs <= nowMs;
+    case "attach":
+      if (!settles(command, hold.session)) return false;
+      return !command.claims.includes(hold.token) && !command.outstanding.includes(hold.seq);
+    case "callGone":
+      return command.token === hold.token && hold.identity === "";
+    case "detach":
+      return false;
+    default:
+      return isReleased(command, hold) || isCancelled(command, hold.identity);
+  }
+}
+
+function isReleased(command: Command, hold: HoldSnap): boolean {
+  return requestsOf(command).some(
+    ({ request }) => request.kind === "release" && request.name === hold.lock && request.token === hold.token,
+  );
+}
+
+export function mayTicketEnd(step: StepContext, ticket: TicketSnap, lease: LeaseSnap): boolean {
+  if (mayLeaseEnd(step, lease)) return true;
+  const { command, nowMs, resumeMs } = step;
+  const since = step.detachedSince.get(ticket.serial);
+  switch (command.kind) {
+    case "expire":
+      return since === undefined ? ticket.waitUntilMs <= nowMs : since + resumeMs <= nowMs;
+    case "attach":
+      return settles(command, ticket.session) && !command.outstanding.includes(ticket.seq);
+    case "callGone":
+      return command.route === ticket.route && ticket.identity === "";
+    case "detach":
+      return false;
+    default:
+      return isCancelled(command, ticket.identity) || isOverdue(command, ticket, nowMs);
+  }
+}
+
+/** A poll that comes after the wait was over ends the ticket. */
+function isOverdue(command: Command, ticket: TicketSnap, nowMs: number): boolean {
+  if (ticket.waitUntilMs > nowMs || ticket.identity === "") return false;
+  return requestsOf(command).some(({ request, sessionId }) => {
+    if (request.kind !== "acquire" || sessionId !== "") return false;
+    return acquireIdentity(request, "", 0) === ticket.identity;
+  });
+}
+
+export function acquireIdentity(request: Request, sessionId: string, seq: number): string {
+  if (request.kind !== "acquire") return "";
+  if (sessionId !== "") return sessionIdentity(sessionId, seq);
+  return callIdentity(request.holder.kind === "lease" ? request.holder.leaseId : "", request.requestId);
+}

@@ -1,0 +1,314 @@
+/**
+ * A seeded random simulation of clients, a network, a disk and the real core.
+ *
+ * Session clients and unary clients acquire, renew, release, cancel and revoke. Streams break and are resumed; calls are
+ * delayed, reordered, doubled and cut off; the disk is slow and sometimes fails; the server dies and comes back. After
+ * every step of the core the checker judges it, and after every action what the clients believe is compared with what
+ * the server and its disk hold.
+ *
+ * One random seed decides everything: the same seed gives the same run.
+ */
+import { Core } from "../../src/server/core/core.js";
+import type { CoreLimits, HolderSpec, Reply, Request } from "../../src/server/core/types.js";
+import { CLUSTER_ID, testLimits } from "./limits.js";
+import { type FrameMessage, type Hello, SimCall, SimStream } from "./sim/network.js";
+import { Random } from "./sim/random.js";
+import { type CoreClass, SimServer } from "./sim/server.js";
+import { SessionClient } from "./sim/session-client.js";
+import { UnaryClient } from "./sim/unary-client.js";
+import { ensure } from "./sim/violation.js";
+
+export interface SimOptions {
+  readonly seed: number;
+  readonly steps: number;
+  /** The core to judge; the real one by default. */
+  readonly core?: CoreClass;
+}
+
+export interface SimStats {
+  grants: number;
+  resumes: number;
+  crashes: number;
+  failedAppends: number;
+  steps: number;
+}
+
+/** Runs a simulation. Throws at the first violation, naming seed and step. */
+export function simulate({ seed, steps, core = Core }: SimOptions): SimStats {
+  const world = new World(seed, core);
+  for (let step = 1; step <= steps; step++) {
+    try {
+      world.step();
+    } catch (error) {
+      const what = error instanceof Error ? error.message : String(error);
+      const advice = `LEASEHOLD_SIM_SEED=${seed} LEASEHOLD_SIM_STEPS=${step}`;
+      throw new Error(`step ${step} of seed ${seed}: ${what}\n  again with ${advice}`, { cause: error });
+    }
+  }
+  return { ...world.stats, steps };
+}
+
+class World {
+  readonly random: Random;
+  readonly clusterId = CLUSTER_ID;
+  readonly lockNames: readonly string[];
+  readonly stats: SimStats = { grants: 0, resumes: 0, crashes: 0, failedAppends: 0, steps: 0 };
+  nowMs = 1_000;
+  #ids = 0;
+  readonly #server: SimServer;
+  readonly #sessions: SessionClient[] = [];
+  readonly #unaries: UnaryClient[] = [];
+  readonly #owner = new Map<SimStream, SessionClient>();
+  #streams: SimStream[] = [];
+  /** Messages under way: in any order. */
+  readonly #messages: (() => void)[] = [];
+  /** Calls that the server has and has not answered. */
+  readonly #calls = new Set<SimCall>();
+
+  constructor(seed: number, core: CoreClass) {
+    this.random = new Random(seed);
+    const { random } = this;
+    this.lockNames = ["a", "b", "c"].slice(0, random.between(1, 3));
+    const limits: CoreLimits = {
+      ...testLimits,
+      resumeMs: random.pick([200, 800]),
+      expirySliceMax: random.pick([1, 2, 1_000]),
+      holdsPerLeaseMax: random.pick([2, 1_000]),
+      waitersPerLockMax: random.pick([3, 1_000]),
+      commandsPerSessionMax: random.pick([6, 1_000]),
+      requestRememberedMs: 1_000_000_000,
+    };
+    this.#server = new SimServer(core, limits, () => this.nowMs, {
+      deliver: (reply) => this.#deliver(reply),
+      dropped: () => this.#dropped(),
+    });
+    const clients = random.between(2, 5);
+    for (let i = 0; i < clients; i++) {
+      if (random.chance(0.5)) this.#sessions.push(new SessionClient(this));
+      else this.#unaries.push(new UnaryClient(this));
+    }
+    this.#server.start(random.between(0, 10_000));
+  }
+
+  freshId(): string {
+    return `id${++this.#ids}`;
+  }
+
+  step(): void {
+    const { random } = this;
+    const leaps = random.chance(0.02);
+    if (leaps && (this.#server.overdueMs > 300 || random.chance(0.8))) this.#expireAll();
+    this.nowMs += leaps ? random.between(50, 1_500) : random.between(0, 6);
+    const action = random.between(1, 1_000);
+    if (!this.#server.up) {
+      if (random.chance(0.1)) this.#server.start(random.between(0, 10_000));
+      else if (random.chance(0.5)) this.#clientActs();
+      else this.#travel();
+    } else if (action <= 300) this.#clientActs();
+    else if (action <= 640) this.#travel();
+    else if (action <= 780) this.#server.seal(random.chance(0.1));
+    else if (action <= 900) this.#server.finishAppend();
+    else if (action <= 985) this.#server.expire();
+    else if (action <= 990) this.#cutCall();
+    else if (action <= 994) this.#cutStream();
+    else if (action <= 995) this.#server.checkRecovery();
+    else if (action <= 998) this.#misfortune();
+    this.#checkBeliefs();
+  }
+
+  #expireAll(): void {
+    while (this.#server.overdueMs > 0) this.#server.expire();
+  }
+
+  #misfortune(): void {
+    const { random } = this;
+    if (random.chance(0.6)) return;
+    if (this.#server.appending && random.chance(0.3)) {
+      this.stats.failedAppends++;
+      this.#server.failAppend(random.chance(0.5));
+    } else {
+      this.stats.crashes++;
+      this.#server.crash(random.chance(0.5));
+    }
+  }
+
+  #clientActs(): void {
+    this.random.pick([...this.#sessions, ...this.#unaries]).act();
+  }
+
+  // ------------------------------------------------------------------------------------------ calls
+
+  call(call: SimCall): void {
+    const { random } = this;
+    this.#messages.push(() => this.#arrive(call));
+    while (random.chance(0.1)) {
+      // Doubled on the way; whoever gets the answer to the copy, it may be the client.
+      const copy = new SimCall(call.request, call.sentMs, call.onOutcome);
+      this.#messages.push(() => this.#arrive(copy));
+    }
+  }
+
+  #arrive(call: SimCall): void {
+    if (!this.#server.up) return;
+    const { random } = this;
+    if (random.chance(0.1)) call.fate = random.pick(["lost", "gone"]);
+    this.#calls.add(call);
+    this.#server.submit({ kind: "call", request: this.#withFreshIds(call.request), route: call, observed: 0 });
+  }
+
+  #withFreshIds(request: Request): Request {
+    if (request.kind === "createLease") return { ...request, leaseId: this.freshId() };
+    if (request.kind !== "acquire" || request.holder.kind !== "own") return request;
+    const holder: HolderSpec = { ...request.holder, leaseId: this.freshId() };
+    return { ...request, holder };
+  }
+
+  /** A call is cut off while it waits. The server may notice at once, later, or never. */
+  #cutCall(): void {
+    const calls = [...this.#calls].filter(({ fate }) => fate === "arrives");
+    if (calls.length === 0) return;
+    const call = this.random.pick(calls);
+    call.fate = this.random.pick(["lost", "gone"]);
+    if (call.fate === "gone") this.#server.submit({ kind: "callGone", route: call, token: null });
+  }
+
+  #answer(call: SimCall, reply: Reply): void {
+    if (reply.kind !== "outcome") return;
+    this.#calls.delete(call);
+    ensure(!call.answered, () => "a call was answered twice");
+    call.answered = true;
+    const { outcome } = reply;
+    if (call.fate === "arrives") this.#messages.push(() => call.onOutcome(outcome, call.sentMs));
+    if (call.fate !== "gone" || outcome.kind !== "grant") return;
+    // Noticed when the answer is written, and that may take its time.
+    const { token } = outcome;
+    const { core } = this.#server;
+    this.#messages.push(() => {
+      if (this.#server.core === core) this.#server.submit({ kind: "callGone", route: call, token });
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------ streams
+
+  connect(stream: SimStream, client: SessionClient): void {
+    this.#owner.set(stream, client);
+    this.#streams.push(stream);
+  }
+
+  /** One message arrives somewhere: of a call in any order, of a stream in its order. */
+  #travel(): void {
+    const { random } = this;
+    if (this.#messages.length > 0 && random.chance(0.5)) {
+      const index = random.between(0, this.#messages.length - 1);
+      const [message] = this.#messages.splice(index, 1);
+      message?.();
+      return;
+    }
+    if (this.#streams.length === 0) return;
+    const stream = random.pick(this.#streams);
+    if (random.chance(0.5)) this.#toServer(stream);
+    else this.#toClient(stream);
+    if (!stream.clientOpen && !stream.serverOpen) this.#streams = this.#streams.filter((other) => other !== stream);
+  }
+
+  #toServer(stream: SimStream): void {
+    if (!stream.serverOpen || !this.#server.up) return;
+    const message = stream.toServer[0];
+    if (message === undefined) {
+      // All that was sent before the break has arrived; now the break itself does.
+      if (!stream.clientOpen) this.#closeAtServer(stream);
+      return;
+    }
+    if ("frame" in message) {
+      if (stream.serverSession !== "") this.#frame(stream, message);
+    } else this.#attach(stream, message);
+  }
+
+  #attach(stream: SimStream, hello: Hello): void {
+    stream.toServer.shift();
+    this.#server.submit({ kind: "attach", ...hello, newSessionId: this.freshId(), route: stream });
+  }
+
+  #frame(stream: SimStream, message: FrameMessage): void {
+    stream.toServer.shift();
+    this.#server.submit({ kind: "frame", ...message, sessionId: stream.serverSession, epoch: stream.epoch });
+  }
+
+  #toClient(stream: SimStream): void {
+    const reply = stream.toClient.shift();
+    if (reply !== undefined) this.#owner.get(stream)?.onReply(stream, reply);
+    else if (!stream.serverOpen && stream.clientOpen) this.#owner.get(stream)?.onBroken(stream);
+  }
+
+  /** The connection breaks; what was under way is lost, and each end learns of it in its own time. */
+  #cutStream(): void {
+    const open = this.#streams.filter(({ serverOpen }) => serverOpen);
+    if (open.length === 0) return;
+    const stream = this.random.pick(open);
+    stream.toServer.length = 0;
+    if (this.random.chance(0.5)) this.#closeAtServer(stream);
+    else this.#owner.get(stream)?.onBroken(stream);
+  }
+
+  #closeAtServer(stream: SimStream): void {
+    stream.serverOpen = false;
+    if (stream.serverSession === "") return;
+    this.#server.submit({ kind: "detach", sessionId: stream.serverSession, epoch: stream.epoch });
+  }
+
+  // ------------------------------------------------------------------------------------------ the server's side
+
+  #deliver(reply: Reply): void {
+    const { route } = reply;
+    if (reply.kind === "outcome" && reply.outcome.kind === "grant") this.stats.grants++;
+    if (route instanceof SimCall) this.#answer(route, reply);
+    else if (route instanceof SimStream) this.#write(route, reply);
+  }
+
+  #write(stream: SimStream, reply: Reply): void {
+    stream.toClient.push(reply);
+    if (reply.kind === "replaced") stream.serverOpen = false;
+    if (reply.kind !== "outcome" || reply.seq !== 0) return;
+    const { outcome } = reply;
+    if (outcome.kind !== "welcome") {
+      stream.serverOpen = false;
+      return;
+    }
+    if (outcome.resumed) this.stats.resumes++;
+    stream.serverSession = outcome.sessionId;
+    // It broke before it was welcome.
+    if (!stream.serverOpen) {
+      const { core } = this.#server;
+      this.#messages.push(() => {
+        if (this.#server.core === core) this.#closeAtServer(stream);
+      });
+    }
+  }
+
+  /** The process is gone, or has dropped its core: all calls fail, all streams close. */
+  #dropped(): void {
+    this.#calls.clear();
+    for (const stream of this.#streams) {
+      stream.serverOpen = false;
+      stream.toServer.length = 0;
+    }
+  }
+
+  /** Who believes to hold does hold: in the core, and on the disk. And no two believe in the same lock. */
+  #checkBeliefs(): void {
+    const holder = new Map<string, number>();
+    const state = this.#server.core?.inspect();
+    for (const client of [...this.#sessions, ...this.#unaries]) {
+      for (const { name, token } of client.believed()) {
+        const other = holder.get(name);
+        ensure(other === undefined, () => `two clients believe to hold ${name}, by ${other} and ${token}`);
+        holder.set(name, token);
+        ensure(this.#server.journal.has(`h/${token}`), () => `${name} is believed held by ${token}, the disk differs`);
+        if (state === undefined) continue;
+        const hold = state.holds.get(token);
+        const held = hold !== undefined && hold.lock.name === name && hold.lease.dead === null;
+        ensure(held, () => `${name} is believed held by ${token}, the server differs`);
+      }
+    }
+  }
+}
