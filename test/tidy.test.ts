@@ -51,6 +51,13 @@ describe("the core is pure", () => {
   });
 });
 
+test("the version is the same everywhere", () => {
+  const { version } = JSON.parse(read("package.json")) as { version: string };
+  expect(JSON.parse(read("src/client/package.json"))).toMatchObject({ version });
+  expect(read("src/client/connect.ts")).toContain(`const VERSION = "${version}";`);
+  expect(read("CHANGELOG.md")).toContain(`## [${version}]`);
+});
+
 describe("files", () => {
   test.each(sources("src"))("%s holds one idea: at most 400 lines", (path) => {
     expect(read(path).split("\n").length).toBeLessThanOrEqual(401);

@@ -199,15 +199,14 @@ export class LeaseholdClient implements Client {
     for (const lock of locks.values()) lock.closed();
     const ends = [...leases.values()].map((lease) => revoke(lease));
     session.cancelWaiting();
-    if (ends.length > 0) {
-      await new Promise<void>((resolve) => {
-        const timer = session.time.setTimer(timeoutMs, resolve, true);
-        void Promise.all(ends).then(() => {
-          timer.cancel();
-          resolve();
-        });
+    await new Promise<void>((resolve) => {
+      const timer = session.time.setTimer(timeoutMs, resolve, true);
+      // Withdrawals and revocations that nobody waits for count too: what they end would else outlive this client.
+      void Promise.all([...ends, session.flushed()]).then(() => {
+        timer.cancel();
+        resolve();
       });
-    }
+    });
     session.close();
   }
 

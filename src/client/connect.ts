@@ -22,7 +22,9 @@ export interface ConnectOptions {
   readonly tls?: Tls;
 }
 
-const CLIENT_NAME = "@leasehold/client";
+/** The version of this package, kept equal to its package.json by a test. */
+const VERSION = "0.1.0";
+const CLIENT_NAME = `@leasehold/client ${VERSION}`;
 const IDLE_MS = 1_000;
 
 /**

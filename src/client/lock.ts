@@ -256,7 +256,7 @@ class Release extends Command {
 
   #finish(released: boolean): void {
     const { session } = this.lease;
-    session.holdings.locks.delete(this.wire.release.token);
+    session.holdings.removeLock(this.#lock, this.wire.release.token);
     if (session.settle(this)) this.#resolve(released);
   }
 

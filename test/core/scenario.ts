@@ -14,7 +14,7 @@
  *     call ROUTE REQUEST                      a unary call; see `scenario-language.ts`
  *     gone ROUTE [token=N]                    that call broke
  *     attach SESSION STREAM epoch=N [new] [claims=N,N] [outstanding=N,N] [cluster=ID] [highest=N]
- *     frame SESSION epoch=N [no=N] [acked=N] [renew] [observed=N] : SEQ REQUEST ; SEQ REQUEST
+ *     frame SESSION epoch=N [no=N] [acked=N] [also=N,N] [renew] [observed=N] : SEQ REQUEST ; SEQ REQUEST
  *     detach SESSION epoch=N
  *     advance MS                              time passes
  *     expire [asof=-MS] [once]                works off what is due, or was due a while ago
@@ -188,7 +188,7 @@ class Scenario {
       epoch: numberOf(line, "epoch", 1),
       frame: numberOf(line, "no", ++this.#frames),
       ackedBelow: numberOf(line, "acked", 0),
-      acked: [],
+      acked: numbersOf(line, "also"),
       renew: line.words.includes("renew"),
       observed: numberOf(line, "observed", 0),
       requests,

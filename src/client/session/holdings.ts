@@ -10,6 +10,9 @@ export class Holdings {
   readonly locks = new Map<number, HeldLock>();
   /** The highest token that was ever granted to this client. */
   highestToken = 0;
+  readonly #locksOf = new Map<SessionLease, Map<number, HeldLock>>();
+  /** How many leases have this TTL. */
+  readonly #ttls = new Map<number, number>();
   #smallestTtlMs = Number.POSITIVE_INFINITY;
   /** Leases that somebody asked for by themselves. */
   #kept = 0;
@@ -27,6 +30,7 @@ export class Holdings {
     if (this.leases.get(lease.seq) === lease) return;
     this.leases.set(lease.seq, lease);
     if (lease.kept) this.#kept += 1;
+    this.#ttls.set(lease.ttlMs, (this.#ttls.get(lease.ttlMs) ?? 0) + 1);
     this.#smallestTtlMs = Math.min(this.#smallestTtlMs, lease.ttlMs);
   }
 
@@ -34,15 +38,36 @@ export class Holdings {
     if (this.leases.get(lease.seq) !== lease) return;
     this.leases.delete(lease.seq);
     if (lease.kept) this.#kept -= 1;
-    if (lease.ttlMs > this.#smallestTtlMs) return;
-    let smallest = Number.POSITIVE_INFINITY;
-    for (const other of this.leases.values()) smallest = Math.min(smallest, other.ttlMs);
-    this.#smallestTtlMs = smallest;
+    const others = (this.#ttls.get(lease.ttlMs) ?? 1) - 1;
+    if (others > 0) {
+      this.#ttls.set(lease.ttlMs, others);
+      return;
+    }
+    this.#ttls.delete(lease.ttlMs);
+    this.#smallestTtlMs = Math.min(...this.#ttls.keys());
   }
 
   addLock(lock: HeldLock, token: number): void {
     this.locks.set(token, lock);
+    const siblings = this.#locksOf.get(lock.lease);
+    if (siblings) siblings.set(token, lock);
+    else this.#locksOf.set(lock.lease, new Map([[token, lock]]));
     if (token > this.highestToken) this.highestToken = token;
+  }
+
+  removeLock(lock: HeldLock, token: number): void {
+    this.locks.delete(token);
+    const siblings = this.#locksOf.get(lock.lease);
+    if (siblings?.delete(token) && siblings.size === 0) this.#locksOf.delete(lock.lease);
+  }
+
+  /** Takes out all locks of a lease and returns them. */
+  #takeLocks(lease: SessionLease): HeldLock[] {
+    const locks = this.#locksOf.get(lease);
+    if (!locks) return [];
+    this.#locksOf.delete(lease);
+    for (const token of locks.keys()) this.locks.delete(token);
+    return [...locks.values()];
   }
 
   /**
@@ -59,31 +84,23 @@ export class Holdings {
   holdEnded(token: number, reason: LostReason): void {
     const lock = this.locks.get(token);
     if (!lock) return;
-    this.locks.delete(token);
+    this.removeLock(lock, token);
     lock.lose(reason);
   }
 
   leaseLost(lease: SessionLease, reason: LostReason): void {
     lease.listener?.lost(reason);
-    for (const [token, lock] of this.locks) {
-      if (lock.lease !== lease) continue;
-      this.locks.delete(token);
-      lock.lose(reason);
-    }
+    for (const lock of this.#takeLocks(lease)) lock.lose(reason);
   }
 
   /** Its owner has ended the lease, and so given its locks back. */
   releaseAll(lease: SessionLease): void {
-    for (const [token, lock] of this.locks) {
-      if (lock.lease !== lease) continue;
-      this.locks.delete(token);
-      lock.leaseReleased();
-    }
+    for (const lock of this.#takeLocks(lease)) lock.leaseReleased();
   }
 
   tellHolders(lease: SessionLease, tell: (listener: LeaseListener) => void): void {
     if (lease.listener) tell(lease.listener);
-    for (const lock of this.locks.values()) if (lock.lease === lease) tell(lock);
+    for (const lock of [...(this.#locksOf.get(lease)?.values() ?? [])]) tell(lock);
   }
 
   /** All that is confirmed is lost. Leases that are still being created are forgotten here, to be created elsewhere. */

@@ -77,6 +77,12 @@ export class Outbox {
     return true;
   }
 
+  /** Whether a release, revocation or withdrawal has not been answered. */
+  get hasUrgent(): boolean {
+    for (const command of this.all()) if (command.urgent && !command.done) return true;
+    return false;
+  }
+
   get inFlight(): number {
     return this.#inFlight.size;
   }

@@ -225,7 +225,7 @@ const RETRY_MS = 200;
 
 /**
  * Ends a lease that the server knows. It is not given up while the session lives: the server renews all leases of a
- * session together, so one that was forgotten here would live, and hold its locks, for as long as any other does.
+ * session together, so one that was forgotten here would live, and hold its locks, for as long as the others do.
  */
 export class RevokeLease extends Command {
   readonly wire;

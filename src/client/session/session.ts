@@ -64,6 +64,9 @@ export class Session {
   /** How many commands somebody waits for. */
   #awaited = 0;
   #closed = false;
+  /** The stream broke while the server had leases of ours: what was on its way then, only a resumption settles. */
+  #unsettled = false;
+  #onFlushed: (() => void) | null = null;
   /** Counts the streams that were lost: what an older one has delivered may since have been taken back. */
   generation = 0;
   /** Counts the sessions: numbers of commands and leases mean nothing in another one. */
@@ -223,6 +226,7 @@ export class Session {
     for (const { token, reason } of response.holdEnds) this.holdings.holdEnded(token ?? 0, lostReason(reason));
     this.#considerIdle();
     if (this.#outbox.hasQueued) this.#sender.wake();
+    this.#checkFlushed();
   }
 
   /** Before the results, so that no grant is taken whose lease is known to be dead. */
@@ -245,6 +249,7 @@ export class Session {
     }
     this.#sender.limits = accepted;
     for (const token of welcome?.lost ?? []) this.holdings.holdEnded(token, "unknown_to_server");
+    this.#unsettled = false;
     this.reports.succeeded();
     this.#link.established();
     this.#considerIdle();
@@ -257,6 +262,7 @@ export class Session {
     this.reports.failed(failure);
     this.generation += 1;
     this.#sender.quiet = false;
+    if (wasConnected) this.#unsettled = this.holdings.leases.size > 0;
     this.#outbox.disconnected();
     if (failure.reason === "UNKNOWN_SESSION") this.#startAnew("unknown_to_server", nowMs);
     else if (failure.reason === "SESSION_REPLACED") this.#startAnew("session_replaced", nowMs);
@@ -291,6 +297,7 @@ export class Session {
 
   /** Returns what was on its way. */
   #forget(): Command[] {
+    this.#unsettled = false;
     this.#identity.forgetSession();
     this.incarnation += 1;
     return this.#outbox.reset();
@@ -310,9 +317,10 @@ export class Session {
     if (nextMs < Number.POSITIVE_INFINITY) this.#alarm.by(Math.max(nextMs, nowMs + ALARM_STEP_MS));
   }
 
-  /** Whether anything is held or awaited. */
+  /** Whether anything is held, awaited, or left for the server to settle. */
   get #needed(): boolean {
-    return this.#awaited > 0 || this.holdings.inUse;
+    if (this.#awaited > 0 || this.holdings.inUse) return true;
+    return this.#unsettled && this.holdings.leases.size > 0;
   }
 
   /** Something ended: perhaps it was the last. */
@@ -365,6 +373,18 @@ export class Session {
   /** Rejects everything that waits, except releases and revocations. */
   cancelWaiting(): void {
     this.#failWaiting(closedError());
+  }
+
+  /** Resolves when the server has answered all that ends something, what nobody waits for included. */
+  flushed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onFlushed = resolve;
+      this.#checkFlushed();
+    });
+  }
+
+  #checkFlushed(): void {
+    if (this.#onFlushed !== null && !this.#outbox.hasUrgent) this.#onFlushed();
   }
 
   /** The end: nothing is sent any more. */

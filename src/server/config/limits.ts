@@ -18,7 +18,12 @@ const core = {
   leasesMax: count(MILLION, 1, 100 * MILLION, "Leases that live at the same time."),
   locksMax: count(MILLION, 1, 100 * MILLION, "Locks that are held or waited for at the same time."),
   waitersPerLockMax: count(100_000, 0, 10 * MILLION, "Waiters in the queue of one lock."),
-  holdsPerLeaseMax: count(100_000, 1, 10 * MILLION, "Locks that one lease holds at the same time."),
+  holdsPerLeaseMax: count(
+    100_000,
+    1,
+    10 * MILLION,
+    "Locks that one lease holds or waits for at the same time, and leases that one session has.",
+  ),
   sessionsMax: count(100_000, 1, 10 * MILLION, "Sessions, attached or waiting to be resumed."),
   commandsPerSessionMax: count(8_192, 1, MILLION, "Unanswered or unacknowledged commands of one session."),
   requestsRememberedMax: count(

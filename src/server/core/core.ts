@@ -177,7 +177,9 @@ export class Core {
     const effect = session.unacked.get(seq);
     if (effect === undefined) {
       const { commandsPerSessionMax } = this.#state.limits;
-      if (session.unacked.size >= commandsPerSessionMax) {
+      // What ends something gets through when the session is full of waiters for what it holds itself.
+      const most = endsSomething(request) ? 2 * commandsPerSessionMax : commandsPerSessionMax;
+      if (session.unacked.size >= most) {
         const message = `the session has its ${commandsPerSessionMax} unanswered or unacknowledged commands`;
         return { kind: "refused", reason: "LIMIT", message };
       }
@@ -261,6 +263,10 @@ export class Core {
       const message = `token ${request.token} does not hold this lock: it was released, lost, or never granted`;
       return { kind: "refused", reason: "STALE_TOKEN", message };
     }
+    if (hold.seq > 0 && hold.lease.session !== caller.session) {
+      // Its holder would not know, and would go on believing.
+      return { kind: "refused", reason: "INVALID", message: "this grant can only be released by its own session" };
+    }
     endHold(this.#state, fx, hold, "released", nowMs);
     if (caller.session !== null) storeOutcome(this.#state, caller.session, caller.seq, { kind: "released" });
     return { kind: "released" };
@@ -282,4 +288,8 @@ export class Core {
     if (ahead > 0) fx.events.push({ kind: "clockJumpRefused" });
     return ahead;
   }
+}
+
+function endsSomething(request: Request): boolean {
+  return request.kind === "release" || request.kind === "cancelAcquire" || request.kind === "revokeLease";
 }

@@ -38,6 +38,9 @@ export function createLease(
   if (state.leases.size >= state.limits.leasesMax) {
     return { kind: "refused", reason: "LIMIT", message: `the server has its ${state.limits.leasesMax} leases` };
   }
+  if (session !== null && session.leases.size >= state.limits.holdsPerLeaseMax) {
+    return { kind: "refused", reason: "LIMIT", message: `the session has its ${state.limits.holdsPerLeaseMax} leases` };
+  }
   const lease: Lease = {
     kind: "lease",
     id: init.leaseId,

@@ -366,6 +366,7 @@ export interface CoreLimits {
   readonly leasesMax: number;
   readonly locksMax: number;
   readonly waitersPerLockMax: number;
+  /** Holds and waits of one lease, and leases of one session. */
   readonly holdsPerLeaseMax: number;
   readonly sessionsMax: number;
   /** Unanswered or unacknowledged commands of one session. */
