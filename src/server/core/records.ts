@@ -47,7 +47,13 @@ export type TicketRecord = [
   waitMs: number,
   queuedWallMs: number,
 ];
-export type SessionRecord = [epoch: number, ackedBelow: number, outcomes: [number, SessionOutcome["kind"], number][]];
+/** `released` is most of what a busy session remembers, so it is kept short: sequence numbers alone. */
+export type SessionRecord = [
+  epoch: number,
+  ackedBelow: number,
+  released: number[],
+  others: [seq: number, kind: Exclude<SessionOutcome["kind"], "released">, token: number][],
+];
 export type RequestRecord = [end: PastRequest["end"], token: number];
 
 function put(fx: Effects, key: string, record: readonly unknown[]): void {
@@ -124,12 +130,14 @@ export function deleteTicket(fx: Effects, ticket: Ticket): void {
 }
 
 export function putSession(fx: Effects, session: Session): void {
-  const outcomes: SessionRecord[2] = [];
+  const released: SessionRecord[2] = [];
+  const others: SessionRecord[3] = [];
   for (const [seq, effect] of session.unacked) {
-    if (effect.kind === "released" || effect.kind === "cancelled") outcomes.push([seq, effect.kind, 0]);
-    else if (effect.kind === "ended") outcomes.push([seq, "ended", effect.token]);
+    if (effect.kind === "released") released.push(seq);
+    else if (effect.kind === "cancelled") others.push([seq, "cancelled", 0]);
+    else if (effect.kind === "ended") others.push([seq, "ended", effect.token]);
   }
-  const record: SessionRecord = [session.epoch, session.ackedBelow, outcomes];
+  const record: SessionRecord = [session.epoch, session.ackedBelow, released, others];
   put(fx, `s/${session.id}`, record);
 }
 

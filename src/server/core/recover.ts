@@ -112,10 +112,11 @@ function remainingTimes(
   };
 }
 
-function recoverSession(state: State, id: string, [epoch, ackedBelow, outcomes]: SessionRecord): void {
+function recoverSession(state: State, id: string, [epoch, ackedBelow, released, others]: SessionRecord): void {
   const session = newSession(id, epoch);
   session.ackedBelow = ackedBelow;
-  for (const [seq, kind, token] of outcomes) session.unacked.set(seq, kind === "ended" ? { kind, token } : { kind });
+  for (const seq of released) session.unacked.set(seq, { kind: "released" });
+  for (const [seq, kind, token] of others) session.unacked.set(seq, kind === "ended" ? { kind, token } : { kind });
   state.sessions.set(id, session);
 }
 

@@ -54,7 +54,7 @@ export interface LevelJournalOptions {
 
 const MIB = 1024 * 1024;
 const DEFAULT_LIMITS: CheckpointLimits = {
-  stepBytes: 128 * 1024,
+  stepBytes: 256 * 1024,
   segmentLogBytes: 4 * MIB,
   segmentRecords: 500,
   logBytesMax: 64 * MIB,
