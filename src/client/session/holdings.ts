@@ -1,4 +1,5 @@
 /** What a session holds, as far as the client believes: leases by the number of their creation, locks by token. */
+import { ChurnMap } from "../churn-map.js";
 import type { LostReason } from "../errors.js";
 import type { HeldLock } from "../lock.js";
 import type { LeaseListener, SessionLease } from "./session-lease.js";
@@ -7,10 +8,10 @@ export class Holdings {
   /** Leases that the server may know. */
   readonly leases = new Map<number, SessionLease>();
   /** Locks until they are lost or the server has confirmed their release. */
-  readonly locks = new Map<number, HeldLock>();
+  readonly locks = new ChurnMap<number, HeldLock>();
   /** The highest token that was ever granted to this client. */
   highestToken = 0;
-  readonly #locksOf = new Map<SessionLease, Map<number, HeldLock>>();
+  readonly #locksOf = new Map<SessionLease, ChurnMap<number, HeldLock>>();
   /** How many leases have this TTL. */
   readonly #ttls = new Map<number, number>();
   #smallestTtlMs = Number.POSITIVE_INFINITY;
@@ -51,7 +52,7 @@ export class Holdings {
     this.locks.set(token, lock);
     const siblings = this.#locksOf.get(lock.lease);
     if (siblings) siblings.set(token, lock);
-    else this.#locksOf.set(lock.lease, new Map([[token, lock]]));
+    else this.#locksOf.set(lock.lease, new ChurnMap<number, HeldLock>().set(token, lock));
     if (token > this.highestToken) this.highestToken = token;
   }
 

@@ -6,6 +6,7 @@
  * not wait behind a thousand acquires that wait for it; for the same reason acquires that may wait leave an eighth of the
  * places in flight to all others.
  */
+import { ChurnMap } from "../churn-map.js";
 import type { Command, WireCommand } from "./command.js";
 
 /** What the server permits, as its Welcome said. */
@@ -62,7 +63,7 @@ export class Outbox {
   readonly #urgent = new Fifo();
   readonly #queued = new Fifo();
   /** By sequence number, in rising order. */
-  #inFlight = new Map<number, Command>();
+  #inFlight = new ChurnMap<number, Command>();
   /** In flight but to be sent again, in rising order. */
   #resend: Command[] = [];
   #nextSeq = 1;
@@ -180,7 +181,7 @@ export class Outbox {
   /** The session is over: numbers start anew. Returns all commands that were on their way, in order. */
   reset(): Command[] {
     const all = [...this.all()];
-    this.#inFlight = new Map();
+    this.#inFlight = new ChurnMap();
     this.#resend = [];
     this.#answered = [];
     for (const queue of [this.#urgent, this.#queued]) queue.filter(() => false);
