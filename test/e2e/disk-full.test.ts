@@ -22,7 +22,7 @@ async function smallDisk(): Promise<string | undefined> {
 test("a disk that fills up under load, is freed, filled with more load, and kill -9: nothing acknowledged is missing", async (context) => {
   const disk = await smallDisk();
   if (disk === undefined) return context.skip("mounting a small file system needs root");
-  const seed = Number(process.env["LEASEHOLD_SEED"] ?? Date.now() % 1e9);
+  const seed = Number(process.env.LEASEHOLD_SEED ?? Date.now() % 1e9);
   console.log(`seed ${seed}`);
   const random = mulberry32(seed);
   const told = new Told();

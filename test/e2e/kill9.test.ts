@@ -3,10 +3,10 @@ import { RawSession } from "./raw-session.js";
 import { ServerProcess, temporaryFolder } from "./support.js";
 import { load, mulberry32, Told, verify } from "./told.js";
 
-const ROUNDS = Number(process.env["LEASEHOLD_KILL_ROUNDS"] ?? 50);
+const ROUNDS = Number(process.env.LEASEHOLD_KILL_ROUNDS ?? 50);
 
 test(`kill -9 at random moments under load, ${ROUNDS} rounds: what was acknowledged is there, tokens only rise`, async () => {
-  const seed = Number(process.env["LEASEHOLD_SEED"] ?? Date.now() % 1e9);
+  const seed = Number(process.env.LEASEHOLD_SEED ?? Date.now() % 1e9);
   console.log(`seed ${seed}`);
   const random = mulberry32(seed);
   const told = new Told();
