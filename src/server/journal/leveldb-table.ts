@@ -19,6 +19,11 @@ export class VarintReader {
   #at = 0;
   constructor(readonly bytes: Uint8Array) {}
 
+  /** What has not been read. */
+  get rest(): Uint8Array {
+    return this.bytes.subarray(this.#at);
+  }
+
   get done(): boolean {
     return this.#at >= this.bytes.length;
   }
@@ -29,6 +34,9 @@ export class VarintReader {
       const byte = this.bytes[this.#at++];
       if (byte === undefined) break;
       value += (byte & 0x7f) * factor;
+      // LevelDB writes no superfluous zeros at the end: a flipped bit may have made one.
+      if (byte === 0 && factor > 1)
+        throw new JournalCorruptError("a number in a LevelDB file is not as it was written");
       if (byte < 0x80) return value;
     }
     throw new JournalCorruptError("a number in a LevelDB file is cut short");
@@ -60,8 +68,11 @@ export function verifyTable(bytes: Uint8Array, name: string): void {
     // Leasehold never has LevelDB compress. If somebody else did, what such an index names is checked in use.
     return bytes[end] === 0 ? bytes.subarray(from, end) : EMPTY_BLOCK;
   };
-  const footer = new VarintReader(bytes.subarray(bytes.length - FOOTER_BYTES));
-  for (const index of [block(footer), block(footer)]) {
+  const footer = new VarintReader(bytes.subarray(bytes.length - FOOTER_BYTES, bytes.length - 8));
+  const indexes = [block(footer), block(footer)];
+  if (footer.rest.some((byte) => byte !== 0))
+    throw new JournalCorruptError(`${name} is damaged at its end: its padding`);
+  for (const index of indexes) {
     for (const place of values(index)) block(new VarintReader(place));
   }
 }
