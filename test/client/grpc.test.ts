@@ -7,7 +7,6 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ServerCredentials } from "@grpc/grpc-js";
 import { afterEach, describe, expect, it } from "vitest";
 import { type Client, connect } from "../../src/client/index.js";
-import { callUnary, statusMethod } from "../../src/client/unary.js";
 import { GrpcServer } from "./grpc-server.js";
 
 const cleanups: (() => unknown)[] = [];
@@ -235,31 +234,5 @@ describe("a script", () => {
     const args = [...flag, "--input-type=commonjs", "-e", script];
     const error = await new Promise((resolve) => execFile(process.execPath, args, { timeout: 15_000 }, resolve));
     expect(error).toBeNull();
-  });
-});
-
-describe("single calls", () => {
-  it("are answered", async () => {
-    const server = await start();
-    const status = await callUnary([`127.0.0.1:${await freePort()}`, server.target], {}, statusMethod, {});
-    expect(status).toMatchObject({ version: "1.2.3", serving: true });
-  });
-
-  it("fail with the server's reason, or for want of a server or an answer", async () => {
-    const server = await start();
-    server.refusal = { code: 14, reason: "STORE_DOWN", message: "no disk" };
-    await expect(callUnary(server.target, {}, statusMethod, {})).rejects.toMatchObject({
-      code: "STORE_DOWN",
-      message: "no disk",
-    });
-    server.refusal = null;
-    server.answering = false;
-    await expect(callUnary(server.target, { timeoutMs: 200 }, statusMethod, {})).rejects.toMatchObject({
-      code: "UNREACHABLE",
-    });
-    const port = await freePort();
-    await expect(callUnary(`127.0.0.1:${port}`, {}, statusMethod, {})).rejects.toThrow(
-      `cannot reach 127.0.0.1:${port} (ECONNREFUSED). Start one: npx leasehold serve`,
-    );
   });
 });
