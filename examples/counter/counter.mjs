@@ -97,8 +97,7 @@ async function withLeasehold(folder) {
 async function makeTrouble(crew, server, database, counts) {
   const holderAt = async (share) => {
     await until(`${share * wanted} increments are done`, () => database.committed() >= share * wanted);
-    const worker = crew.slowest(database.committed);
-    return { worker, token: await worker.interrupt() };
+    return crew.interruptNext();
   };
   const overtaken = (token) => until("the lock is granted to the next", () => database.floor() > token);
 

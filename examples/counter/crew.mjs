@@ -39,14 +39,17 @@ class Worker {
   }
 
   /** Resolves, with the token, when it has read the value and has not written it. */
-  async interrupt() {
+  interrupt() {
     const interrupted = new Promise((resolve) => {
       this.#onInterrupted = resolve;
     });
-    this.#process.send("interrupt");
-    const token = await Promise.race([interrupted, this.ended]);
-    if (token === undefined) throw new Error(`worker ${this.name} was through before it could be interrupted`);
-    return token;
+    if (this.#process.connected) this.#process.send("interrupt");
+    return interrupted;
+  }
+
+  /** Another one was first. */
+  doNotInterrupt() {
+    if (this.#process.connected) this.#process.send("do not interrupt");
   }
 
   goOn() {
@@ -75,10 +78,12 @@ export class Crew {
     for (const worker of this.#workers) worker.goOn();
   }
 
-  /** The one that has done least of its work. */
-  slowest(committed) {
-    const left = (worker) => worker.job.increments - committed(worker.name);
-    return this.#workers.filter((worker) => !worker.killed).sort((a, b) => left(b) - left(a))[0];
+  /** Stops whoever holds the lock next. The others still have work then, and wait for the lock. */
+  async interruptNext() {
+    const working = this.#workers.filter((worker) => !worker.killed);
+    const first = await Promise.race(working.map(async (worker) => ({ worker, token: await worker.interrupt() })));
+    for (const worker of working) if (worker !== first.worker) worker.doNotInterrupt();
+    return first;
   }
 
   get refused() {

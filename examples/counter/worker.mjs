@@ -70,6 +70,7 @@ let goOn = () => {};
 let finished = false;
 process.on("message", (message) => {
   if (message === "interrupt") interrupt = true;
+  if (message === "do not interrupt") interrupt = false;
   if (message === "go on") goOn();
 });
 process.on("disconnect", () => process.exit(finished ? 0 : 1));
