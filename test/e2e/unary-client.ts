@@ -2,7 +2,7 @@ import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { onTestFinished } from "vitest";
 import { decode, decodeStatus, encode, type leasehold, type MessageType, v1 } from "../../src/client/wire/index.js";
 
-/** A refused call, as any gRPC client sees it. */
+/** A refused call, as every gRPC client sees it. */
 export interface Refused {
   readonly code: string;
   readonly reason: string;
@@ -30,7 +30,7 @@ type Name = keyof Methods;
 type RequestOf<N extends Name> = Parameters<Methods[N][1]["encode"]>[0];
 type ResponseOf<N extends Name> = ReturnType<Methods[N][2]["decode"]>;
 
-/** Unary calls, as a client in any other language would make them. */
+/** Unary calls, as clients in other languages make them. */
 export class UnaryClient {
   readonly #client: Client;
 

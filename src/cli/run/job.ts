@@ -50,7 +50,6 @@ export async function runJob(job: Job): Promise<number> {
     return code;
   } catch (error) {
     if (!signals.first || !cancel.signal.aborted) return explain(error, job);
-    if (client) await withdrawn(client, job.name);
     return signalCode(signals.first);
   } finally {
     await client?.close({ timeout: CLOSE_MS });
@@ -93,14 +92,6 @@ async function takeLock(client: Client, job: Job, signal: AbortSignal): Promise<
   } finally {
     clearTimeout(waiting);
   }
-}
-
-/** Resolves when the place in the queue is given back: a question that was asked later has been answered. */
-async function withdrawn(client: Client, name: string): Promise<void> {
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), CLOSE_MS);
-  await orAborted(client.describe(name), late.signal).catch(() => {}); // then the server notices by itself
-  clearTimeout(timer);
 }
 
 async function sayThatItWaits(client: Client, name: string): Promise<void> {
