@@ -18,42 +18,35 @@ export class Exposition {
   readonly registry = new client.Registry();
 
   counter(family: Family<number>): void {
-    const { name, help, series } = family;
-    const unlabelled = family.labels === undefined || family.labels.length === 0;
-    const registers = [this.registry];
-    new client.Counter({
-      name,
-      help,
-      labelNames: [...(family.labels ?? [])],
-      registers,
-      collect() {
-        this.reset();
-        if (unlabelled) this.remove(); // `reset` would leave a zero even if there is nothing to tell
-        for (const [labels, value] of series()) this.inc(labels, value);
-      },
-    });
+    new client.Counter(filled<client.Counter>(family, this.registry, (metric, ...sample) => metric.inc(...sample)));
   }
 
   gauge(family: Family<number>): void {
-    const { name, help, series } = family;
-    const unlabelled = family.labels === undefined || family.labels.length === 0;
-    const registers = [this.registry];
-    new client.Gauge({
-      name,
-      help,
-      labelNames: [...(family.labels ?? [])],
-      registers,
-      collect() {
-        this.reset();
-        if (unlabelled) this.remove(); // `reset` would leave a zero even if there is nothing to tell
-        for (const [labels, value] of series()) this.set(labels, value);
-      },
-    });
+    new client.Gauge(filled<client.Gauge>(family, this.registry, (metric, ...sample) => metric.set(...sample)));
   }
 
   histogram(family: Family<Accumulator>): void {
     new FilledHistogram(family, this.registry);
   }
+}
+
+/** The configuration of a metric that is filled at the scrape. */
+function filled<M extends client.Counter | client.Gauge>(
+  { name, help, labels: labelNames = [], series }: Family<number>,
+  registry: client.Registry,
+  add: (metric: M, labels: Labels, value: number) => void,
+) {
+  return {
+    name,
+    help,
+    labelNames: [...labelNames],
+    registers: [registry],
+    collect(this: M) {
+      this.reset();
+      if (labelNames.length === 0) this.remove(); // `reset` would leave a zero even if there is nothing to tell
+      for (const [labels, value] of series()) add(this, labels, value);
+    },
+  };
 }
 
 interface Value {
