@@ -18,6 +18,8 @@ export type Reason =
   | "SESSION_REPLACED"
   | "CLUSTER_MISMATCH"
   | "STALE_TOKEN"
+  | "NOT_WAITING"
+  | "DEADLOCK"
   | "CANCELLED_REQUEST"
   | "CLOCK_JUMP"
   | "STORE_DOWN";
@@ -26,10 +28,25 @@ export interface Refusal {
   readonly kind: "refused";
   readonly reason: Reason;
   readonly message: string;
+  /** DEADLOCK: the waits that wait for each other, the oldest first. */
+  readonly knot?: readonly KnotWait[];
+}
+
+/** One of the waits of a deadlock. */
+export interface KnotWait {
+  readonly ticketId: string;
+  readonly owner: string;
+  readonly contenderId: string;
+  /** Names of the locks that it waits for. */
+  readonly waitsFor: readonly string[];
+  /** Names of the locks that it holds and others of the knot wait for. */
+  readonly holds: readonly string[];
 }
 
 /** Why a lease ended. */
 export type LeaseEndReason = "expired" | "revoked";
+
+export type LockMode = "exclusive" | "shared" | "semaphore";
 
 /**
  * Where a reply goes. Opaque to the core, which keeps it with a ticket until there is something to say. One object per
@@ -57,10 +74,14 @@ export interface CreateLease {
   readonly owner: string;
   /** Base64. */
   readonly metadata: string;
+  /** Not 0: renewals count only for this long after the last report of progress. */
+  readonly progressEveryMs: number;
 }
 export interface RenewLease {
   readonly kind: "renewLease";
   readonly leaseId: string;
+  /** The holder has made progress. */
+  readonly progress: boolean;
 }
 export interface RevokeLease {
   readonly kind: "revokeLease";
@@ -78,9 +99,22 @@ export interface ListLeases {
   readonly after: string;
   readonly limit: number;
 }
+/** One lock of an Acquire. */
+export interface LockItem {
+  readonly name: string;
+  readonly mode: LockMode;
+  /** Semaphores: how many to take, at least 1 and at most `permitLimit`. Else 0. */
+  readonly permits: number;
+  /** Semaphores: how many there are, as the caller knows it. Else 0. */
+  readonly permitLimit: number;
+}
+/** Acquire, and AcquireAll. */
 export interface Acquire {
   readonly kind: "acquire";
-  readonly name: string;
+  /** One, or for AcquireAll up to `locksPerAcquireMax` of different names. */
+  readonly items: readonly LockItem[];
+  /** An AcquireAll, which is answered as one even if it has a single item. */
+  readonly all: boolean;
   readonly holder: HolderSpec;
   /** 0: try once. */
   readonly waitMs: number;
@@ -93,6 +127,13 @@ export interface Acquire {
   readonly metadata: string;
   /** Wall-clock time in ms since 1970, for display only. */
   readonly wallMs: number;
+  readonly lockDelayMs: number;
+  /** 0: no maximum. */
+  readonly maxHoldMs: number;
+  /** "" for none. */
+  readonly contenderId: string;
+  /** Grants that the caller keeps while it waits. */
+  readonly heldTokens: readonly number[];
 }
 export interface CancelAcquire {
   readonly kind: "cancelAcquire";
@@ -104,6 +145,35 @@ export interface Release {
   readonly kind: "release";
   readonly name: string;
   readonly token: number;
+}
+export interface Transfer {
+  readonly kind: "transfer";
+  readonly name: string;
+  readonly token: number;
+  /** "T12" */
+  readonly ticketId: string;
+}
+export interface Downgrade {
+  readonly kind: "downgrade";
+  readonly name: string;
+  readonly token: number;
+}
+export interface SetMetadata {
+  readonly kind: "setMetadata";
+  readonly name: string;
+  readonly token: number;
+  /** Base64. */
+  readonly metadata: string;
+}
+/** An administrator takes a lock away. Unary only. */
+export interface ForceRelease {
+  readonly kind: "forceRelease";
+  readonly name: string;
+  /** 0: all holders. */
+  readonly token: number;
+  readonly message: string;
+  /** Do not wait for the holders to confirm. */
+  readonly now: boolean;
 }
 export interface Validate {
   readonly kind: "validate";
@@ -121,6 +191,12 @@ export interface ListLocks {
   readonly prefix: string;
   /** Names greater than this. */
   readonly after: string;
+  readonly limit: number;
+  readonly wallMs: number;
+}
+/** The longest holds and waits. Unary only. */
+export interface TopLocks {
+  readonly kind: "topLocks";
   readonly limit: number;
   readonly wallMs: number;
 }
@@ -143,9 +219,14 @@ export type Request =
   | Acquire
   | CancelAcquire
   | Release
+  | Transfer
+  | Downgrade
+  | SetMetadata
+  | ForceRelease
   | Validate
   | DescribeLock
   | ListLocks
+  | TopLocks
   | Tick
   | Status;
 
@@ -183,6 +264,8 @@ export interface Frame {
   readonly ackedBelow: number;
   readonly acked: readonly number[];
   readonly renew: boolean;
+  /** Leases whose holders have made progress, by the sequence numbers of the commands that created them. */
+  readonly progress: readonly number[];
   readonly observed: number;
   readonly requests: readonly { readonly seq: number; readonly request: Request | Refusal }[];
 }
@@ -220,6 +303,7 @@ export interface LeaseView {
   readonly holds: number;
   readonly waits: number;
   readonly restartExtensionMs: number;
+  readonly progressEveryMs: number;
 }
 export interface HolderView {
   readonly token: number;
@@ -229,6 +313,14 @@ export interface HolderView {
   readonly heldMs: number;
   readonly leaseRemainingMs: number;
   readonly leaseDisplayId: string;
+  readonly mode: LockMode;
+  readonly permits: number;
+  readonly permitLimit: number;
+  readonly slots: readonly number[];
+  /** 0: no maximum hold. */
+  readonly maxHoldRemainingMs: number;
+  readonly revoking: boolean;
+  readonly contenderId: string;
 }
 export interface WaiterView {
   readonly ticketId: string;
@@ -237,14 +329,41 @@ export interface WaiterView {
   readonly metadata: string;
   readonly waitedMs: number;
   readonly attached: boolean;
+  readonly mode: LockMode;
+  readonly permits: number;
+  readonly permitLimit: number;
+  /** For how many locks it waits together. */
+  readonly locks: number;
+  readonly contenderId: string;
+  /** Null: not looked for, or nothing is in the way. */
+  readonly blockedBy: BlockerView | null;
+}
+/** The end of the chain from a waiter over holders that wait themselves. */
+export interface BlockerView {
+  readonly lock: string;
+  /** 0: not a hold. */
+  readonly token: number;
+  /** "": not a ticket. Neither: the lock delay. */
+  readonly ticketId: string;
+  readonly owner: string;
+  readonly hops: number;
 }
 export interface LockView {
   readonly name: string;
+  /** The first of them, in the order of their tokens. */
   readonly holders: readonly HolderView[];
+  readonly holdersTotal: number;
   readonly waiters: readonly WaiterView[];
   readonly waitersTotal: number;
-  /** Free, but kept for the first in the queue, who is detached. */
+  /** Free for the first in the queue, and kept for it: it is detached, or waits for other locks as well. */
   readonly reserved: boolean;
+  readonly delayRemainingMs: number;
+}
+export interface GrantedLock {
+  readonly name: string;
+  readonly token: number;
+  /** Semaphores only. */
+  readonly slots: readonly number[];
 }
 export interface Counts {
   readonly leases: number;
@@ -262,30 +381,72 @@ export interface Counts {
 export type Outcome =
   | Refusal
   | { readonly kind: "lease"; readonly lease: LeaseView }
-  | { readonly kind: "renewed"; readonly ttlMs: number; readonly remainingMs: number }
+  | {
+      readonly kind: "renewed";
+      readonly ttlMs: number;
+      readonly remainingMs: number;
+      /** Unary grants of the lease that are being taken away. */
+      readonly revoking: readonly { readonly token: number; readonly message: string }[];
+    }
   | { readonly kind: "revoked"; readonly revoked: boolean }
   | { readonly kind: "leases"; readonly leases: readonly LeaseView[]; readonly next: string }
   | {
       readonly kind: "grant";
-      readonly token: number;
+      /** One for each item of the request, in its order. */
+      readonly grants: readonly GrantedLock[];
+      readonly all: boolean;
       readonly timestamp: number;
       readonly leaseId: string;
       readonly leaseTtlMs: number;
       readonly leaseRemainingMs: number;
+      /** 0: no maximum hold. */
+      readonly maxHoldRemainingMs: number;
     }
   | {
       readonly kind: "busy";
+      /** The lock that is not free; of several the first. */
+      readonly name: string;
+      readonly all: boolean;
       readonly holders: readonly HolderView[];
+      readonly holdersTotal: number;
       readonly waiters: number;
       readonly reserved: boolean;
+      readonly delayRemainingMs: number;
       readonly timedOut: boolean;
     }
-  | { readonly kind: "waiting"; readonly ticketId: string; readonly position: number; readonly pollWithinMs: number }
+  | {
+      readonly kind: "waiting";
+      readonly all: boolean;
+      readonly ticketId: string;
+      /** In the first queue in which it is not next. */
+      readonly position: number;
+      readonly pollWithinMs: number;
+    }
   | { readonly kind: "cancelled"; readonly what: "nothing" | "ticket" | "grant" }
   | { readonly kind: "released" }
+  | { readonly kind: "transferred"; readonly token: number }
+  | { readonly kind: "downgraded" }
+  | { readonly kind: "metadataSet" }
+  | {
+      readonly kind: "forced";
+      readonly ended: readonly number[];
+      readonly revoking: readonly number[];
+      readonly withinMs: number;
+    }
   | { readonly kind: "validated"; readonly held: boolean }
   | { readonly kind: "lock"; readonly lock: LockView }
-  | { readonly kind: "locks"; readonly locks: readonly LockView[]; readonly next: string }
+  /** `timestamp`: the state is that after all events up to it. */
+  | {
+      readonly kind: "locks";
+      readonly locks: readonly LockView[];
+      readonly next: string;
+      readonly timestamp: number;
+    }
+  | {
+      readonly kind: "top";
+      readonly holds: readonly { readonly name: string; readonly holder: HolderView }[];
+      readonly waits: readonly { readonly name: string; readonly waiter: WaiterView }[];
+    }
   | { readonly kind: "ticks"; readonly first: number; readonly last: number }
   | { readonly kind: "status"; readonly counts: Counts }
   | {
@@ -316,33 +477,115 @@ export type Reply =
       readonly remainingMs: number;
     }
   | { readonly kind: "leaseEnd"; readonly route: Route; readonly leaseSeq: number; readonly reason: LeaseEndReason }
+  /** A grant of the session ends, or has ended, although its client did not release it. */
+  | {
+      readonly kind: "holdEnd";
+      readonly route: Route;
+      readonly token: number;
+      readonly reason: "forced" | "max_hold";
+      /** The next grant waits for the client's Release. */
+      readonly confirm: boolean;
+      readonly message: string;
+    }
   /** Another stream has taken the session over: close this one. */
   | { readonly kind: "replaced"; readonly route: Route };
 
-/** What happened, for metrics and logs. */
-export type CoreEvent =
-  | { readonly kind: "granted"; readonly name: string; readonly token: number; readonly waitedMs: number }
+/**
+ * What happened to a lock, for watchers, metrics and logs. Timestamps rise from event to event; only the events of one
+ * AcquireAll share theirs.
+ */
+export type LockEvent =
   | {
-      readonly kind: "acquireEnded";
-      readonly outcome: "busy" | "timeout" | "cancelled" | "expired";
+      readonly kind: "queued";
+      readonly name: string;
+      readonly timestamp: number;
+      readonly waiter: WaiterView;
+    }
+  | {
+      readonly kind: "dequeued";
+      readonly name: string;
+      readonly timestamp: number;
+      readonly waiter: WaiterView;
+    }
+  | {
+      readonly kind: "granted";
+      readonly name: string;
+      readonly timestamp: number;
+      readonly token: number;
+      readonly mode: LockMode;
       readonly waitedMs: number;
+      /** "": it did not wait. */
+      readonly ticketId: string;
+      /** Not 0: this hold was handed over by the hold with that token, which ended with it. */
+      readonly transferredFrom: number;
+      readonly hold: HoldFacts;
     }
   | {
       readonly kind: "holdEnded";
       readonly name: string;
+      readonly timestamp: number;
       readonly token: number;
+      readonly mode: LockMode;
       readonly end: HoldEnd;
       readonly heldMs: number;
+      readonly message: string;
     }
+  | {
+      /** `revoking`: an administrator has begun to take it away. `updated`: its metadata was replaced. */
+      readonly kind: "downgraded" | "updated" | "revoking";
+      readonly name: string;
+      readonly timestamp: number;
+      readonly token: number;
+      readonly message: string;
+      readonly hold: HoldFacts;
+    };
+
+/** What an event tells of a hold, as it was then. */
+export interface HoldFacts {
+  readonly token: number;
+  readonly timestamp: number;
+  readonly owner: string;
+  /** Base64. */
+  readonly metadata: string;
+  readonly mode: LockMode;
+  readonly permits: number;
+  readonly permitLimit: number;
+  readonly slots: readonly number[];
+  readonly leaseDisplayId: string;
+  readonly contenderId: string;
+}
+
+/** What happened, for metrics, logs and watchers. */
+export type CoreEvent =
+  | LockEvent
+  | {
+      readonly kind: "acquireEnded";
+      readonly outcome: "busy" | "timeout" | "cancelled" | "expired" | "deadlock";
+      readonly mode: LockMode;
+      readonly waitedMs: number;
+    }
+  | { readonly kind: "deadlock"; readonly knot: readonly KnotWait[] }
+  /** The search for a deadlock was given up at its bound; the wait goes on. */
+  | { readonly kind: "deadlockSearchCut" }
   | { readonly kind: "leaseCreated" }
   | { readonly kind: "leaseRenewed"; readonly result: "ok" | "unknown"; readonly slackRatio: number }
-  | { readonly kind: "leaseEnded"; readonly reason: LeaseEndReason }
-  | { readonly kind: "staleToken"; readonly rpc: "release" }
+  | { readonly kind: "leaseEnded"; readonly reason: LeaseEndReason; readonly hung: boolean }
+  /** A lease outlived a restart; it may live this much longer than promised. */
+  | { readonly kind: "leaseExtended"; readonly extensionMs: number }
+  | { readonly kind: "staleToken"; readonly rpc: "release" | "transfer" | "downgrade" | "setMetadata" }
   | { readonly kind: "clockJumpRefused" }
   | { readonly kind: "sessionAttached"; readonly result: "new" | "resumed" | "unknown" | "stale" }
   | { readonly kind: "halted"; readonly why: string };
 
-export type HoldEnd = "released" | "expired" | "revoked" | "cancelled" | "undelivered";
+export type HoldEnd =
+  | "released"
+  | "expired"
+  | "revoked"
+  | "cancelled"
+  | "undelivered"
+  | "transferred"
+  | "max_hold"
+  | "forced";
 
 /** What follows from a batch of commands. */
 export interface Effects {
@@ -366,6 +609,20 @@ export interface CoreLimits {
   readonly leasesMax: number;
   readonly locksMax: number;
   readonly waitersPerLockMax: number;
+  readonly holdersPerLockMax: number;
+  /** Names of one AcquireAll. */
+  readonly locksPerAcquireMax: number;
+  readonly permitLimitMax: number;
+  readonly contenderBytesMax: number;
+  readonly heldTokensMax: number;
+  readonly lockDelayMsMax: number;
+  readonly maxHoldMsMax: number;
+  /** Bytes of an administrator's reason. */
+  readonly forceMessageBytesMax: number;
+  /** Tickets and holds that one search for a deadlock looks at. */
+  readonly deadlockSearchMax: number;
+  /** Hops over which DescribeLock follows who blocks whom. */
+  readonly blockerHopsMax: number;
   /** Holds and waits of one lease, and leases of one session. */
   readonly holdsPerLeaseMax: number;
   readonly sessionsMax: number;

@@ -226,6 +226,3607 @@ export namespace leasehold {
         }
 
         /**
+         * Properties of a ForceReleaseRequest.
+         * @deprecated Use leasehold.v1.ForceReleaseRequest.$Properties instead.
+         */
+        interface IForceReleaseRequest extends leasehold.v1.ForceReleaseRequest.$Properties {
+        }
+
+        /** Represents a ForceReleaseRequest. */
+        class ForceReleaseRequest {
+
+            /**
+             * Constructs a new ForceReleaseRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ForceReleaseRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForceReleaseRequest name. */
+            name: string;
+
+            /** ForceReleaseRequest token. */
+            token: number;
+
+            /** ForceReleaseRequest reason. */
+            reason: string;
+
+            /** ForceReleaseRequest now. */
+            now: boolean;
+
+            /**
+             * Encodes the specified ForceReleaseRequest message. Does not implicitly {@link leasehold.v1.ForceReleaseRequest.verify|verify} messages.
+             * @param message ForceReleaseRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ForceReleaseRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForceReleaseRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ForceReleaseRequest & leasehold.v1.ForceReleaseRequest.$Shape} ForceReleaseRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ForceReleaseRequest & leasehold.v1.ForceReleaseRequest.$Shape;
+
+            /**
+             * Gets the type url for ForceReleaseRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForceReleaseRequest {
+
+            /** Properties of a ForceReleaseRequest. */
+            interface $Properties {
+
+                /** ForceReleaseRequest name */
+                name?: (string|null);
+
+                /** ForceReleaseRequest token */
+                token?: (number|null);
+
+                /** ForceReleaseRequest reason */
+                reason?: (string|null);
+
+                /** ForceReleaseRequest now */
+                now?: (boolean|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForceReleaseRequest. */
+            type $Shape = leasehold.v1.ForceReleaseRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ForceReleaseResponse.
+         * @deprecated Use leasehold.v1.ForceReleaseResponse.$Properties instead.
+         */
+        interface IForceReleaseResponse extends leasehold.v1.ForceReleaseResponse.$Properties {
+        }
+
+        /** Represents a ForceReleaseResponse. */
+        class ForceReleaseResponse {
+
+            /**
+             * Constructs a new ForceReleaseResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ForceReleaseResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ForceReleaseResponse ended. */
+            ended: number[];
+
+            /** ForceReleaseResponse revoking. */
+            revoking: number[];
+
+            /** ForceReleaseResponse withinMs. */
+            withinMs: number;
+
+            /** ForceReleaseResponse timestamp. */
+            timestamp: number;
+
+            /**
+             * Encodes the specified ForceReleaseResponse message. Does not implicitly {@link leasehold.v1.ForceReleaseResponse.verify|verify} messages.
+             * @param message ForceReleaseResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ForceReleaseResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ForceReleaseResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ForceReleaseResponse & leasehold.v1.ForceReleaseResponse.$Shape} ForceReleaseResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ForceReleaseResponse & leasehold.v1.ForceReleaseResponse.$Shape;
+
+            /**
+             * Gets the type url for ForceReleaseResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ForceReleaseResponse {
+
+            /** Properties of a ForceReleaseResponse. */
+            interface $Properties {
+
+                /** ForceReleaseResponse ended */
+                ended?: (number[]|null);
+
+                /** ForceReleaseResponse revoking */
+                revoking?: (number[]|null);
+
+                /** ForceReleaseResponse withinMs */
+                withinMs?: (number|null);
+
+                /** ForceReleaseResponse timestamp */
+                timestamp?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ForceReleaseResponse. */
+            type $Shape = leasehold.v1.ForceReleaseResponse.$Properties;
+        }
+
+        /**
+         * Properties of a TopLocksRequest.
+         * @deprecated Use leasehold.v1.TopLocksRequest.$Properties instead.
+         */
+        interface ITopLocksRequest extends leasehold.v1.TopLocksRequest.$Properties {
+        }
+
+        /** Represents a TopLocksRequest. */
+        class TopLocksRequest {
+
+            /**
+             * Constructs a new TopLocksRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.TopLocksRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TopLocksRequest limit. */
+            limit: number;
+
+            /**
+             * Encodes the specified TopLocksRequest message. Does not implicitly {@link leasehold.v1.TopLocksRequest.verify|verify} messages.
+             * @param message TopLocksRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.TopLocksRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TopLocksRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.TopLocksRequest & leasehold.v1.TopLocksRequest.$Shape} TopLocksRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.TopLocksRequest & leasehold.v1.TopLocksRequest.$Shape;
+
+            /**
+             * Gets the type url for TopLocksRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TopLocksRequest {
+
+            /** Properties of a TopLocksRequest. */
+            interface $Properties {
+
+                /** TopLocksRequest limit */
+                limit?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TopLocksRequest. */
+            type $Shape = leasehold.v1.TopLocksRequest.$Properties;
+        }
+
+        /**
+         * Properties of a TopLocksResponse.
+         * @deprecated Use leasehold.v1.TopLocksResponse.$Properties instead.
+         */
+        interface ITopLocksResponse extends leasehold.v1.TopLocksResponse.$Properties {
+        }
+
+        /** Represents a TopLocksResponse. */
+        class TopLocksResponse {
+
+            /**
+             * Constructs a new TopLocksResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.TopLocksResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TopLocksResponse hottest. */
+            hottest: leasehold.v1.HotLock.$Properties[];
+
+            /** TopLocksResponse longestHolds. */
+            longestHolds: leasehold.v1.LongHold.$Properties[];
+
+            /** TopLocksResponse longestWaits. */
+            longestWaits: leasehold.v1.LongWait.$Properties[];
+
+            /** TopLocksResponse timestamp. */
+            timestamp: number;
+
+            /**
+             * Encodes the specified TopLocksResponse message. Does not implicitly {@link leasehold.v1.TopLocksResponse.verify|verify} messages.
+             * @param message TopLocksResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.TopLocksResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TopLocksResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.TopLocksResponse & leasehold.v1.TopLocksResponse.$Shape} TopLocksResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.TopLocksResponse & leasehold.v1.TopLocksResponse.$Shape;
+
+            /**
+             * Gets the type url for TopLocksResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TopLocksResponse {
+
+            /** Properties of a TopLocksResponse. */
+            interface $Properties {
+
+                /** TopLocksResponse hottest */
+                hottest?: (leasehold.v1.HotLock.$Properties[]|null);
+
+                /** TopLocksResponse longestHolds */
+                longestHolds?: (leasehold.v1.LongHold.$Properties[]|null);
+
+                /** TopLocksResponse longestWaits */
+                longestWaits?: (leasehold.v1.LongWait.$Properties[]|null);
+
+                /** TopLocksResponse timestamp */
+                timestamp?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TopLocksResponse. */
+            type $Shape = leasehold.v1.TopLocksResponse.$Properties;
+        }
+
+        /**
+         * Properties of a HotLock.
+         * @deprecated Use leasehold.v1.HotLock.$Properties instead.
+         */
+        interface IHotLock extends leasehold.v1.HotLock.$Properties {
+        }
+
+        /** Represents a HotLock. */
+        class HotLock {
+
+            /**
+             * Constructs a new HotLock.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.HotLock.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HotLock name. */
+            name: string;
+
+            /** HotLock grantsPerSecond. */
+            grantsPerSecond: number;
+
+            /**
+             * Encodes the specified HotLock message. Does not implicitly {@link leasehold.v1.HotLock.verify|verify} messages.
+             * @param message HotLock message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.HotLock.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HotLock message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.HotLock & leasehold.v1.HotLock.$Shape} HotLock
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.HotLock & leasehold.v1.HotLock.$Shape;
+
+            /**
+             * Gets the type url for HotLock
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HotLock {
+
+            /** Properties of a HotLock. */
+            interface $Properties {
+
+                /** HotLock name */
+                name?: (string|null);
+
+                /** HotLock grantsPerSecond */
+                grantsPerSecond?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HotLock. */
+            type $Shape = leasehold.v1.HotLock.$Properties;
+        }
+
+        /**
+         * Properties of a LongHold.
+         * @deprecated Use leasehold.v1.LongHold.$Properties instead.
+         */
+        interface ILongHold extends leasehold.v1.LongHold.$Properties {
+        }
+
+        /** Represents a LongHold. */
+        class LongHold {
+
+            /**
+             * Constructs a new LongHold.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.LongHold.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LongHold name. */
+            name: string;
+
+            /** LongHold holder. */
+            holder?: (leasehold.v1.Holder.$Properties|null);
+
+            /**
+             * Encodes the specified LongHold message. Does not implicitly {@link leasehold.v1.LongHold.verify|verify} messages.
+             * @param message LongHold message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.LongHold.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LongHold message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.LongHold & leasehold.v1.LongHold.$Shape} LongHold
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LongHold & leasehold.v1.LongHold.$Shape;
+
+            /**
+             * Gets the type url for LongHold
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LongHold {
+
+            /** Properties of a LongHold. */
+            interface $Properties {
+
+                /** LongHold name */
+                name?: (string|null);
+
+                /** LongHold holder */
+                holder?: (leasehold.v1.Holder.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LongHold. */
+            type $Shape = leasehold.v1.LongHold.$Properties;
+        }
+
+        /**
+         * Properties of a LongWait.
+         * @deprecated Use leasehold.v1.LongWait.$Properties instead.
+         */
+        interface ILongWait extends leasehold.v1.LongWait.$Properties {
+        }
+
+        /** Represents a LongWait. */
+        class LongWait {
+
+            /**
+             * Constructs a new LongWait.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.LongWait.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LongWait name. */
+            name: string;
+
+            /** LongWait waiter. */
+            waiter?: (leasehold.v1.Waiter.$Properties|null);
+
+            /**
+             * Encodes the specified LongWait message. Does not implicitly {@link leasehold.v1.LongWait.verify|verify} messages.
+             * @param message LongWait message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.LongWait.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LongWait message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.LongWait & leasehold.v1.LongWait.$Shape} LongWait
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LongWait & leasehold.v1.LongWait.$Shape;
+
+            /**
+             * Gets the type url for LongWait
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LongWait {
+
+            /** Properties of a LongWait. */
+            interface $Properties {
+
+                /** LongWait name */
+                name?: (string|null);
+
+                /** LongWait waiter */
+                waiter?: (leasehold.v1.Waiter.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LongWait. */
+            type $Shape = leasehold.v1.LongWait.$Properties;
+        }
+
+        /** LockMode enum. */
+        enum LockMode {
+
+            /** LOCK_MODE_UNSPECIFIED value */
+            LOCK_MODE_UNSPECIFIED = 0,
+
+            /** LOCK_MODE_EXCLUSIVE value */
+            LOCK_MODE_EXCLUSIVE = 1,
+
+            /** LOCK_MODE_SHARED value */
+            LOCK_MODE_SHARED = 2,
+
+            /** LOCK_MODE_SEMAPHORE value */
+            LOCK_MODE_SEMAPHORE = 3
+        }
+
+        /**
+         * Properties of a Grant.
+         * @deprecated Use leasehold.v1.Grant.$Properties instead.
+         */
+        interface IGrant extends leasehold.v1.Grant.$Properties {
+        }
+
+        /** Represents a Grant. */
+        class Grant {
+
+            /**
+             * Constructs a new Grant.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Grant.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Grant token. */
+            token: number;
+
+            /** Grant timestamp. */
+            timestamp: number;
+
+            /** Grant leaseId. */
+            leaseId: string;
+
+            /** Grant leaseTtlMs. */
+            leaseTtlMs: number;
+
+            /** Grant leaseRemainingMs. */
+            leaseRemainingMs: number;
+
+            /** Grant name. */
+            name: string;
+
+            /** Grant slots. */
+            slots: number[];
+
+            /** Grant maxHoldRemainingMs. */
+            maxHoldRemainingMs: number;
+
+            /**
+             * Encodes the specified Grant message. Does not implicitly {@link leasehold.v1.Grant.verify|verify} messages.
+             * @param message Grant message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Grant.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Grant message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Grant & leasehold.v1.Grant.$Shape} Grant
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Grant & leasehold.v1.Grant.$Shape;
+
+            /**
+             * Gets the type url for Grant
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Grant {
+
+            /** Properties of a Grant. */
+            interface $Properties {
+
+                /** Grant token */
+                token?: (number|null);
+
+                /** Grant timestamp */
+                timestamp?: (number|null);
+
+                /** Grant leaseId */
+                leaseId?: (string|null);
+
+                /** Grant leaseTtlMs */
+                leaseTtlMs?: (number|null);
+
+                /** Grant leaseRemainingMs */
+                leaseRemainingMs?: (number|null);
+
+                /** Grant name */
+                name?: (string|null);
+
+                /** Grant slots */
+                slots?: (number[]|null);
+
+                /** Grant maxHoldRemainingMs */
+                maxHoldRemainingMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Grant. */
+            type $Shape = leasehold.v1.Grant.$Properties;
+        }
+
+        /**
+         * Properties of a Holder.
+         * @deprecated Use leasehold.v1.Holder.$Properties instead.
+         */
+        interface IHolder extends leasehold.v1.Holder.$Properties {
+        }
+
+        /** Represents a Holder. */
+        class Holder {
+
+            /**
+             * Constructs a new Holder.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Holder.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Holder token. */
+            token: number;
+
+            /** Holder timestamp. */
+            timestamp: number;
+
+            /** Holder owner. */
+            owner: string;
+
+            /** Holder metadata. */
+            metadata: Uint8Array;
+
+            /** Holder heldMs. */
+            heldMs: number;
+
+            /** Holder leaseRemainingMs. */
+            leaseRemainingMs: number;
+
+            /** Holder leaseDisplayId. */
+            leaseDisplayId: string;
+
+            /** Holder mode. */
+            mode: leasehold.v1.LockMode;
+
+            /** Holder permits. */
+            permits: number;
+
+            /** Holder permitLimit. */
+            permitLimit: number;
+
+            /** Holder slots. */
+            slots: number[];
+
+            /** Holder maxHoldRemainingMs. */
+            maxHoldRemainingMs: number;
+
+            /** Holder revoking. */
+            revoking: boolean;
+
+            /** Holder contenderId. */
+            contenderId: string;
+
+            /**
+             * Encodes the specified Holder message. Does not implicitly {@link leasehold.v1.Holder.verify|verify} messages.
+             * @param message Holder message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Holder.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Holder message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Holder & leasehold.v1.Holder.$Shape} Holder
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Holder & leasehold.v1.Holder.$Shape;
+
+            /**
+             * Gets the type url for Holder
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Holder {
+
+            /** Properties of a Holder. */
+            interface $Properties {
+
+                /** Holder token */
+                token?: (number|null);
+
+                /** Holder timestamp */
+                timestamp?: (number|null);
+
+                /** Holder owner */
+                owner?: (string|null);
+
+                /** Holder metadata */
+                metadata?: (Uint8Array|null);
+
+                /** Holder heldMs */
+                heldMs?: (number|null);
+
+                /** Holder leaseRemainingMs */
+                leaseRemainingMs?: (number|null);
+
+                /** Holder leaseDisplayId */
+                leaseDisplayId?: (string|null);
+
+                /** Holder mode */
+                mode?: (leasehold.v1.LockMode|null);
+
+                /** Holder permits */
+                permits?: (number|null);
+
+                /** Holder permitLimit */
+                permitLimit?: (number|null);
+
+                /** Holder slots */
+                slots?: (number[]|null);
+
+                /** Holder maxHoldRemainingMs */
+                maxHoldRemainingMs?: (number|null);
+
+                /** Holder revoking */
+                revoking?: (boolean|null);
+
+                /** Holder contenderId */
+                contenderId?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Holder. */
+            type $Shape = leasehold.v1.Holder.$Properties;
+        }
+
+        /**
+         * Properties of a Waiter.
+         * @deprecated Use leasehold.v1.Waiter.$Properties instead.
+         */
+        interface IWaiter extends leasehold.v1.Waiter.$Properties {
+        }
+
+        /** Represents a Waiter. */
+        class Waiter {
+
+            /**
+             * Constructs a new Waiter.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Waiter.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Waiter ticketId. */
+            ticketId: string;
+
+            /** Waiter position. */
+            position: number;
+
+            /** Waiter owner. */
+            owner: string;
+
+            /** Waiter metadata. */
+            metadata: Uint8Array;
+
+            /** Waiter waitedMs. */
+            waitedMs: number;
+
+            /** Waiter attached. */
+            attached: boolean;
+
+            /** Waiter mode. */
+            mode: leasehold.v1.LockMode;
+
+            /** Waiter permits. */
+            permits: number;
+
+            /** Waiter permitLimit. */
+            permitLimit: number;
+
+            /** Waiter locks. */
+            locks: number;
+
+            /** Waiter contenderId. */
+            contenderId: string;
+
+            /** Waiter blockedBy. */
+            blockedBy?: (leasehold.v1.Blocker.$Properties|null);
+
+            /**
+             * Encodes the specified Waiter message. Does not implicitly {@link leasehold.v1.Waiter.verify|verify} messages.
+             * @param message Waiter message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Waiter.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Waiter message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Waiter & leasehold.v1.Waiter.$Shape} Waiter
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Waiter & leasehold.v1.Waiter.$Shape;
+
+            /**
+             * Gets the type url for Waiter
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Waiter {
+
+            /** Properties of a Waiter. */
+            interface $Properties {
+
+                /** Waiter ticketId */
+                ticketId?: (string|null);
+
+                /** Waiter position */
+                position?: (number|null);
+
+                /** Waiter owner */
+                owner?: (string|null);
+
+                /** Waiter metadata */
+                metadata?: (Uint8Array|null);
+
+                /** Waiter waitedMs */
+                waitedMs?: (number|null);
+
+                /** Waiter attached */
+                attached?: (boolean|null);
+
+                /** Waiter mode */
+                mode?: (leasehold.v1.LockMode|null);
+
+                /** Waiter permits */
+                permits?: (number|null);
+
+                /** Waiter permitLimit */
+                permitLimit?: (number|null);
+
+                /** Waiter locks */
+                locks?: (number|null);
+
+                /** Waiter contenderId */
+                contenderId?: (string|null);
+
+                /** Waiter blockedBy */
+                blockedBy?: (leasehold.v1.Blocker.$Properties|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Waiter. */
+            type $Shape = leasehold.v1.Waiter.$Properties;
+        }
+
+        /**
+         * Properties of a Blocker.
+         * @deprecated Use leasehold.v1.Blocker.$Properties instead.
+         */
+        interface IBlocker extends leasehold.v1.Blocker.$Properties {
+        }
+
+        /** Represents a Blocker. */
+        class Blocker {
+
+            /**
+             * Constructs a new Blocker.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Blocker.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Blocker lock. */
+            lock: string;
+
+            /** Blocker token. */
+            token: number;
+
+            /** Blocker ticketId. */
+            ticketId: string;
+
+            /** Blocker owner. */
+            owner: string;
+
+            /** Blocker hops. */
+            hops: number;
+
+            /**
+             * Encodes the specified Blocker message. Does not implicitly {@link leasehold.v1.Blocker.verify|verify} messages.
+             * @param message Blocker message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Blocker.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Blocker message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Blocker & leasehold.v1.Blocker.$Shape} Blocker
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Blocker & leasehold.v1.Blocker.$Shape;
+
+            /**
+             * Gets the type url for Blocker
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Blocker {
+
+            /** Properties of a Blocker. */
+            interface $Properties {
+
+                /** Blocker lock */
+                lock?: (string|null);
+
+                /** Blocker token */
+                token?: (number|null);
+
+                /** Blocker ticketId */
+                ticketId?: (string|null);
+
+                /** Blocker owner */
+                owner?: (string|null);
+
+                /** Blocker hops */
+                hops?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Blocker. */
+            type $Shape = leasehold.v1.Blocker.$Properties;
+        }
+
+        /**
+         * Properties of a Busy.
+         * @deprecated Use leasehold.v1.Busy.$Properties instead.
+         */
+        interface IBusy extends leasehold.v1.Busy.$Properties {
+        }
+
+        /** Represents a Busy. */
+        class Busy {
+
+            /**
+             * Constructs a new Busy.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Busy.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Busy holders. */
+            holders: leasehold.v1.Holder.$Properties[];
+
+            /** Busy waiters. */
+            waiters: number;
+
+            /** Busy reserved. */
+            reserved: boolean;
+
+            /** Busy timedOut. */
+            timedOut: boolean;
+
+            /** Busy delayRemainingMs. */
+            delayRemainingMs: number;
+
+            /** Busy name. */
+            name: string;
+
+            /** Busy holdersTotal. */
+            holdersTotal: number;
+
+            /**
+             * Encodes the specified Busy message. Does not implicitly {@link leasehold.v1.Busy.verify|verify} messages.
+             * @param message Busy message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Busy.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Busy message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Busy & leasehold.v1.Busy.$Shape} Busy
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Busy & leasehold.v1.Busy.$Shape;
+
+            /**
+             * Gets the type url for Busy
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Busy {
+
+            /** Properties of a Busy. */
+            interface $Properties {
+
+                /** Busy holders */
+                holders?: (leasehold.v1.Holder.$Properties[]|null);
+
+                /** Busy waiters */
+                waiters?: (number|null);
+
+                /** Busy reserved */
+                reserved?: (boolean|null);
+
+                /** Busy timedOut */
+                timedOut?: (boolean|null);
+
+                /** Busy delayRemainingMs */
+                delayRemainingMs?: (number|null);
+
+                /** Busy name */
+                name?: (string|null);
+
+                /** Busy holdersTotal */
+                holdersTotal?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Busy. */
+            type $Shape = leasehold.v1.Busy.$Properties;
+        }
+
+        /**
+         * Properties of a Waiting.
+         * @deprecated Use leasehold.v1.Waiting.$Properties instead.
+         */
+        interface IWaiting extends leasehold.v1.Waiting.$Properties {
+        }
+
+        /** Represents a Waiting. */
+        class Waiting {
+
+            /**
+             * Constructs a new Waiting.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Waiting.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Waiting ticketId. */
+            ticketId: string;
+
+            /** Waiting position. */
+            position: number;
+
+            /** Waiting pollWithinMs. */
+            pollWithinMs: number;
+
+            /**
+             * Encodes the specified Waiting message. Does not implicitly {@link leasehold.v1.Waiting.verify|verify} messages.
+             * @param message Waiting message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Waiting.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Waiting message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Waiting & leasehold.v1.Waiting.$Shape} Waiting
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Waiting & leasehold.v1.Waiting.$Shape;
+
+            /**
+             * Gets the type url for Waiting
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Waiting {
+
+            /** Properties of a Waiting. */
+            interface $Properties {
+
+                /** Waiting ticketId */
+                ticketId?: (string|null);
+
+                /** Waiting position */
+                position?: (number|null);
+
+                /** Waiting pollWithinMs */
+                pollWithinMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Waiting. */
+            type $Shape = leasehold.v1.Waiting.$Properties;
+        }
+
+        /**
+         * Properties of an AcquireRequest.
+         * @deprecated Use leasehold.v1.AcquireRequest.$Properties instead.
+         */
+        interface IAcquireRequest extends leasehold.v1.AcquireRequest.$Properties {
+        }
+
+        /** Represents an AcquireRequest. */
+        class AcquireRequest {
+
+            /**
+             * Constructs a new AcquireRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.AcquireRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AcquireRequest name. */
+            name: string;
+
+            /** AcquireRequest mode. */
+            mode: leasehold.v1.LockMode;
+
+            /** AcquireRequest permits. */
+            permits: number;
+
+            /** AcquireRequest leaseId. */
+            leaseId?: (string|null);
+
+            /** AcquireRequest ttlMs. */
+            ttlMs?: (number|null);
+
+            /** AcquireRequest sessionLease. */
+            sessionLease?: (number|null);
+
+            /** AcquireRequest waitMs. */
+            waitMs: number;
+
+            /** AcquireRequest requestId. */
+            requestId: string;
+
+            /** AcquireRequest owner. */
+            owner: string;
+
+            /** AcquireRequest metadata. */
+            metadata: Uint8Array;
+
+            /** AcquireRequest observed. */
+            observed: number;
+
+            /** AcquireRequest permitLimit. */
+            permitLimit: number;
+
+            /** AcquireRequest lockDelayMs. */
+            lockDelayMs: number;
+
+            /** AcquireRequest maxHoldMs. */
+            maxHoldMs: number;
+
+            /** AcquireRequest contenderId. */
+            contenderId: string;
+
+            /** AcquireRequest heldTokens. */
+            heldTokens: number[];
+
+            /** AcquireRequest holder. */
+            holder?: ("leaseId"|"ttlMs"|"sessionLease");
+
+            /**
+             * Encodes the specified AcquireRequest message. Does not implicitly {@link leasehold.v1.AcquireRequest.verify|verify} messages.
+             * @param message AcquireRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.AcquireRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AcquireRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.AcquireRequest & leasehold.v1.AcquireRequest.$Shape} AcquireRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireRequest & leasehold.v1.AcquireRequest.$Shape;
+
+            /**
+             * Gets the type url for AcquireRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AcquireRequest {
+
+            /** Properties of an AcquireRequest. */
+            interface $Properties {
+
+                /** AcquireRequest name */
+                name?: (string|null);
+
+                /** AcquireRequest mode */
+                mode?: (leasehold.v1.LockMode|null);
+
+                /** AcquireRequest permits */
+                permits?: (number|null);
+
+                /** AcquireRequest leaseId */
+                leaseId?: (string|null);
+
+                /** AcquireRequest ttlMs */
+                ttlMs?: (number|null);
+
+                /** AcquireRequest sessionLease */
+                sessionLease?: (number|null);
+
+                /** AcquireRequest waitMs */
+                waitMs?: (number|null);
+
+                /** AcquireRequest requestId */
+                requestId?: (string|null);
+
+                /** AcquireRequest owner */
+                owner?: (string|null);
+
+                /** AcquireRequest metadata */
+                metadata?: (Uint8Array|null);
+
+                /** AcquireRequest observed */
+                observed?: (number|null);
+
+                /** AcquireRequest permitLimit */
+                permitLimit?: (number|null);
+
+                /** AcquireRequest lockDelayMs */
+                lockDelayMs?: (number|null);
+
+                /** AcquireRequest maxHoldMs */
+                maxHoldMs?: (number|null);
+
+                /** AcquireRequest contenderId */
+                contenderId?: (string|null);
+
+                /** AcquireRequest heldTokens */
+                heldTokens?: (number[]|null);
+
+                /** AcquireRequest holder */
+                holder?: ("leaseId"|"ttlMs"|"sessionLease");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an AcquireRequest. */
+            type $Shape = {
+              name?: string|null;
+              mode?: leasehold.v1.LockMode|null;
+              permits?: number|null;
+              leaseId?: string|null;
+              ttlMs?: number|null;
+              sessionLease?: number|null;
+              waitMs?: number|null;
+              requestId?: string|null;
+              owner?: string|null;
+              metadata?: Uint8Array|null;
+              observed?: number|null;
+              permitLimit?: number|null;
+              lockDelayMs?: number|null;
+              maxHoldMs?: number|null;
+              contenderId?: string|null;
+              heldTokens?: number[]|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ holder?: undefined; leaseId?: null; ttlMs?: null; sessionLease?: null }|{ holder?: "leaseId"; leaseId: string; ttlMs?: null; sessionLease?: null }|{ holder?: "ttlMs"; leaseId?: null; ttlMs: number; sessionLease?: null }|{ holder?: "sessionLease"; leaseId?: null; ttlMs?: null; sessionLease: number })
+            );
+        }
+
+        /**
+         * Properties of an AcquireResponse.
+         * @deprecated Use leasehold.v1.AcquireResponse.$Properties instead.
+         */
+        interface IAcquireResponse extends leasehold.v1.AcquireResponse.$Properties {
+        }
+
+        /** Represents an AcquireResponse. */
+        class AcquireResponse {
+
+            /**
+             * Constructs a new AcquireResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.AcquireResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AcquireResponse grant. */
+            grant?: (leasehold.v1.Grant.$Properties|null);
+
+            /** AcquireResponse busy. */
+            busy?: (leasehold.v1.Busy.$Properties|null);
+
+            /** AcquireResponse waiting. */
+            waiting?: (leasehold.v1.Waiting.$Properties|null);
+
+            /** AcquireResponse timestamp. */
+            timestamp: number;
+
+            /** AcquireResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /** AcquireResponse outcome. */
+            outcome?: ("grant"|"busy"|"waiting");
+
+            /**
+             * Encodes the specified AcquireResponse message. Does not implicitly {@link leasehold.v1.AcquireResponse.verify|verify} messages.
+             * @param message AcquireResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.AcquireResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AcquireResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.AcquireResponse & leasehold.v1.AcquireResponse.$Shape} AcquireResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireResponse & leasehold.v1.AcquireResponse.$Shape;
+
+            /**
+             * Gets the type url for AcquireResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AcquireResponse {
+
+            /** Properties of an AcquireResponse. */
+            interface $Properties {
+
+                /** AcquireResponse grant */
+                grant?: (leasehold.v1.Grant.$Properties|null);
+
+                /** AcquireResponse busy */
+                busy?: (leasehold.v1.Busy.$Properties|null);
+
+                /** AcquireResponse waiting */
+                waiting?: (leasehold.v1.Waiting.$Properties|null);
+
+                /** AcquireResponse timestamp */
+                timestamp?: (number|null);
+
+                /** AcquireResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** AcquireResponse outcome */
+                outcome?: ("grant"|"busy"|"waiting");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an AcquireResponse. */
+            type $Shape = {
+              grant?: leasehold.v1.Grant.$Shape|null;
+              busy?: leasehold.v1.Busy.$Shape|null;
+              waiting?: leasehold.v1.Waiting.$Shape|null;
+              timestamp?: number|null;
+              clockAheadBy?: number|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ outcome?: undefined; grant?: null; busy?: null; waiting?: null }|{ outcome?: "grant"; grant: leasehold.v1.Grant.$Shape; busy?: null; waiting?: null }|{ outcome?: "busy"; grant?: null; busy: leasehold.v1.Busy.$Shape; waiting?: null }|{ outcome?: "waiting"; grant?: null; busy?: null; waiting: leasehold.v1.Waiting.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a LockRequest.
+         * @deprecated Use leasehold.v1.LockRequest.$Properties instead.
+         */
+        interface ILockRequest extends leasehold.v1.LockRequest.$Properties {
+        }
+
+        /** Represents a LockRequest. */
+        class LockRequest {
+
+            /**
+             * Constructs a new LockRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.LockRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LockRequest name. */
+            name: string;
+
+            /** LockRequest mode. */
+            mode: leasehold.v1.LockMode;
+
+            /** LockRequest permits. */
+            permits: number;
+
+            /** LockRequest permitLimit. */
+            permitLimit: number;
+
+            /**
+             * Encodes the specified LockRequest message. Does not implicitly {@link leasehold.v1.LockRequest.verify|verify} messages.
+             * @param message LockRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.LockRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LockRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.LockRequest & leasehold.v1.LockRequest.$Shape} LockRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LockRequest & leasehold.v1.LockRequest.$Shape;
+
+            /**
+             * Gets the type url for LockRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LockRequest {
+
+            /** Properties of a LockRequest. */
+            interface $Properties {
+
+                /** LockRequest name */
+                name?: (string|null);
+
+                /** LockRequest mode */
+                mode?: (leasehold.v1.LockMode|null);
+
+                /** LockRequest permits */
+                permits?: (number|null);
+
+                /** LockRequest permitLimit */
+                permitLimit?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LockRequest. */
+            type $Shape = leasehold.v1.LockRequest.$Properties;
+        }
+
+        /**
+         * Properties of an AcquireAllRequest.
+         * @deprecated Use leasehold.v1.AcquireAllRequest.$Properties instead.
+         */
+        interface IAcquireAllRequest extends leasehold.v1.AcquireAllRequest.$Properties {
+        }
+
+        /** Represents an AcquireAllRequest. */
+        class AcquireAllRequest {
+
+            /**
+             * Constructs a new AcquireAllRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.AcquireAllRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AcquireAllRequest locks. */
+            locks: leasehold.v1.LockRequest.$Properties[];
+
+            /** AcquireAllRequest leaseId. */
+            leaseId?: (string|null);
+
+            /** AcquireAllRequest ttlMs. */
+            ttlMs?: (number|null);
+
+            /** AcquireAllRequest sessionLease. */
+            sessionLease?: (number|null);
+
+            /** AcquireAllRequest waitMs. */
+            waitMs: number;
+
+            /** AcquireAllRequest requestId. */
+            requestId: string;
+
+            /** AcquireAllRequest owner. */
+            owner: string;
+
+            /** AcquireAllRequest metadata. */
+            metadata: Uint8Array;
+
+            /** AcquireAllRequest observed. */
+            observed: number;
+
+            /** AcquireAllRequest lockDelayMs. */
+            lockDelayMs: number;
+
+            /** AcquireAllRequest maxHoldMs. */
+            maxHoldMs: number;
+
+            /** AcquireAllRequest contenderId. */
+            contenderId: string;
+
+            /** AcquireAllRequest heldTokens. */
+            heldTokens: number[];
+
+            /** AcquireAllRequest holder. */
+            holder?: ("leaseId"|"ttlMs"|"sessionLease");
+
+            /**
+             * Encodes the specified AcquireAllRequest message. Does not implicitly {@link leasehold.v1.AcquireAllRequest.verify|verify} messages.
+             * @param message AcquireAllRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.AcquireAllRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AcquireAllRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.AcquireAllRequest & leasehold.v1.AcquireAllRequest.$Shape} AcquireAllRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireAllRequest & leasehold.v1.AcquireAllRequest.$Shape;
+
+            /**
+             * Gets the type url for AcquireAllRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AcquireAllRequest {
+
+            /** Properties of an AcquireAllRequest. */
+            interface $Properties {
+
+                /** AcquireAllRequest locks */
+                locks?: (leasehold.v1.LockRequest.$Properties[]|null);
+
+                /** AcquireAllRequest leaseId */
+                leaseId?: (string|null);
+
+                /** AcquireAllRequest ttlMs */
+                ttlMs?: (number|null);
+
+                /** AcquireAllRequest sessionLease */
+                sessionLease?: (number|null);
+
+                /** AcquireAllRequest waitMs */
+                waitMs?: (number|null);
+
+                /** AcquireAllRequest requestId */
+                requestId?: (string|null);
+
+                /** AcquireAllRequest owner */
+                owner?: (string|null);
+
+                /** AcquireAllRequest metadata */
+                metadata?: (Uint8Array|null);
+
+                /** AcquireAllRequest observed */
+                observed?: (number|null);
+
+                /** AcquireAllRequest lockDelayMs */
+                lockDelayMs?: (number|null);
+
+                /** AcquireAllRequest maxHoldMs */
+                maxHoldMs?: (number|null);
+
+                /** AcquireAllRequest contenderId */
+                contenderId?: (string|null);
+
+                /** AcquireAllRequest heldTokens */
+                heldTokens?: (number[]|null);
+
+                /** AcquireAllRequest holder */
+                holder?: ("leaseId"|"ttlMs"|"sessionLease");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an AcquireAllRequest. */
+            type $Shape = {
+              locks?: leasehold.v1.LockRequest.$Shape[]|null;
+              leaseId?: string|null;
+              ttlMs?: number|null;
+              sessionLease?: number|null;
+              waitMs?: number|null;
+              requestId?: string|null;
+              owner?: string|null;
+              metadata?: Uint8Array|null;
+              observed?: number|null;
+              lockDelayMs?: number|null;
+              maxHoldMs?: number|null;
+              contenderId?: string|null;
+              heldTokens?: number[]|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ holder?: undefined; leaseId?: null; ttlMs?: null; sessionLease?: null }|{ holder?: "leaseId"; leaseId: string; ttlMs?: null; sessionLease?: null }|{ holder?: "ttlMs"; leaseId?: null; ttlMs: number; sessionLease?: null }|{ holder?: "sessionLease"; leaseId?: null; ttlMs?: null; sessionLease: number })
+            );
+        }
+
+        /**
+         * Properties of a GrantSet.
+         * @deprecated Use leasehold.v1.GrantSet.$Properties instead.
+         */
+        interface IGrantSet extends leasehold.v1.GrantSet.$Properties {
+        }
+
+        /** Represents a GrantSet. */
+        class GrantSet {
+
+            /**
+             * Constructs a new GrantSet.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.GrantSet.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** GrantSet grants. */
+            grants: leasehold.v1.Grant.$Properties[];
+
+            /**
+             * Encodes the specified GrantSet message. Does not implicitly {@link leasehold.v1.GrantSet.verify|verify} messages.
+             * @param message GrantSet message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.GrantSet.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a GrantSet message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.GrantSet & leasehold.v1.GrantSet.$Shape} GrantSet
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.GrantSet & leasehold.v1.GrantSet.$Shape;
+
+            /**
+             * Gets the type url for GrantSet
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace GrantSet {
+
+            /** Properties of a GrantSet. */
+            interface $Properties {
+
+                /** GrantSet grants */
+                grants?: (leasehold.v1.Grant.$Properties[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a GrantSet. */
+            type $Shape = leasehold.v1.GrantSet.$Properties;
+        }
+
+        /**
+         * Properties of an AcquireAllResponse.
+         * @deprecated Use leasehold.v1.AcquireAllResponse.$Properties instead.
+         */
+        interface IAcquireAllResponse extends leasehold.v1.AcquireAllResponse.$Properties {
+        }
+
+        /** Represents an AcquireAllResponse. */
+        class AcquireAllResponse {
+
+            /**
+             * Constructs a new AcquireAllResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.AcquireAllResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** AcquireAllResponse grants. */
+            grants?: (leasehold.v1.GrantSet.$Properties|null);
+
+            /** AcquireAllResponse busy. */
+            busy?: (leasehold.v1.Busy.$Properties|null);
+
+            /** AcquireAllResponse waiting. */
+            waiting?: (leasehold.v1.Waiting.$Properties|null);
+
+            /** AcquireAllResponse timestamp. */
+            timestamp: number;
+
+            /** AcquireAllResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /** AcquireAllResponse outcome. */
+            outcome?: ("grants"|"busy"|"waiting");
+
+            /**
+             * Encodes the specified AcquireAllResponse message. Does not implicitly {@link leasehold.v1.AcquireAllResponse.verify|verify} messages.
+             * @param message AcquireAllResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.AcquireAllResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes an AcquireAllResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.AcquireAllResponse & leasehold.v1.AcquireAllResponse.$Shape} AcquireAllResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireAllResponse & leasehold.v1.AcquireAllResponse.$Shape;
+
+            /**
+             * Gets the type url for AcquireAllResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace AcquireAllResponse {
+
+            /** Properties of an AcquireAllResponse. */
+            interface $Properties {
+
+                /** AcquireAllResponse grants */
+                grants?: (leasehold.v1.GrantSet.$Properties|null);
+
+                /** AcquireAllResponse busy */
+                busy?: (leasehold.v1.Busy.$Properties|null);
+
+                /** AcquireAllResponse waiting */
+                waiting?: (leasehold.v1.Waiting.$Properties|null);
+
+                /** AcquireAllResponse timestamp */
+                timestamp?: (number|null);
+
+                /** AcquireAllResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** AcquireAllResponse outcome */
+                outcome?: ("grants"|"busy"|"waiting");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of an AcquireAllResponse. */
+            type $Shape = {
+              grants?: leasehold.v1.GrantSet.$Shape|null;
+              busy?: leasehold.v1.Busy.$Shape|null;
+              waiting?: leasehold.v1.Waiting.$Shape|null;
+              timestamp?: number|null;
+              clockAheadBy?: number|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ outcome?: undefined; grants?: null; busy?: null; waiting?: null }|{ outcome?: "grants"; grants: leasehold.v1.GrantSet.$Shape; busy?: null; waiting?: null }|{ outcome?: "busy"; grants?: null; busy: leasehold.v1.Busy.$Shape; waiting?: null }|{ outcome?: "waiting"; grants?: null; busy?: null; waiting: leasehold.v1.Waiting.$Shape })
+            );
+        }
+
+        /**
+         * Properties of a CancelAcquireRequest.
+         * @deprecated Use leasehold.v1.CancelAcquireRequest.$Properties instead.
+         */
+        interface ICancelAcquireRequest extends leasehold.v1.CancelAcquireRequest.$Properties {
+        }
+
+        /** Represents a CancelAcquireRequest. */
+        class CancelAcquireRequest {
+
+            /**
+             * Constructs a new CancelAcquireRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.CancelAcquireRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CancelAcquireRequest requestId. */
+            requestId: string;
+
+            /** CancelAcquireRequest leaseId. */
+            leaseId: string;
+
+            /** CancelAcquireRequest sessionAcquire. */
+            sessionAcquire: number;
+
+            /** CancelAcquireRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified CancelAcquireRequest message. Does not implicitly {@link leasehold.v1.CancelAcquireRequest.verify|verify} messages.
+             * @param message CancelAcquireRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.CancelAcquireRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CancelAcquireRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.CancelAcquireRequest & leasehold.v1.CancelAcquireRequest.$Shape} CancelAcquireRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.CancelAcquireRequest & leasehold.v1.CancelAcquireRequest.$Shape;
+
+            /**
+             * Gets the type url for CancelAcquireRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CancelAcquireRequest {
+
+            /** Properties of a CancelAcquireRequest. */
+            interface $Properties {
+
+                /** CancelAcquireRequest requestId */
+                requestId?: (string|null);
+
+                /** CancelAcquireRequest leaseId */
+                leaseId?: (string|null);
+
+                /** CancelAcquireRequest sessionAcquire */
+                sessionAcquire?: (number|null);
+
+                /** CancelAcquireRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CancelAcquireRequest. */
+            type $Shape = leasehold.v1.CancelAcquireRequest.$Properties;
+        }
+
+        /**
+         * Properties of a CancelAcquireResponse.
+         * @deprecated Use leasehold.v1.CancelAcquireResponse.$Properties instead.
+         */
+        interface ICancelAcquireResponse extends leasehold.v1.CancelAcquireResponse.$Properties {
+        }
+
+        /** Represents a CancelAcquireResponse. */
+        class CancelAcquireResponse {
+
+            /**
+             * Constructs a new CancelAcquireResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.CancelAcquireResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** CancelAcquireResponse outcome. */
+            outcome: leasehold.v1.CancelOutcome;
+
+            /** CancelAcquireResponse timestamp. */
+            timestamp: number;
+
+            /** CancelAcquireResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified CancelAcquireResponse message. Does not implicitly {@link leasehold.v1.CancelAcquireResponse.verify|verify} messages.
+             * @param message CancelAcquireResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.CancelAcquireResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a CancelAcquireResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.CancelAcquireResponse & leasehold.v1.CancelAcquireResponse.$Shape} CancelAcquireResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.CancelAcquireResponse & leasehold.v1.CancelAcquireResponse.$Shape;
+
+            /**
+             * Gets the type url for CancelAcquireResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace CancelAcquireResponse {
+
+            /** Properties of a CancelAcquireResponse. */
+            interface $Properties {
+
+                /** CancelAcquireResponse outcome */
+                outcome?: (leasehold.v1.CancelOutcome|null);
+
+                /** CancelAcquireResponse timestamp */
+                timestamp?: (number|null);
+
+                /** CancelAcquireResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a CancelAcquireResponse. */
+            type $Shape = leasehold.v1.CancelAcquireResponse.$Properties;
+        }
+
+        /** CancelOutcome enum. */
+        enum CancelOutcome {
+
+            /** CANCEL_OUTCOME_UNSPECIFIED value */
+            CANCEL_OUTCOME_UNSPECIFIED = 0,
+
+            /** CANCEL_OUTCOME_NOTHING value */
+            CANCEL_OUTCOME_NOTHING = 1,
+
+            /** CANCEL_OUTCOME_TICKET value */
+            CANCEL_OUTCOME_TICKET = 2,
+
+            /** CANCEL_OUTCOME_GRANT value */
+            CANCEL_OUTCOME_GRANT = 3
+        }
+
+        /**
+         * Properties of a ReleaseRequest.
+         * @deprecated Use leasehold.v1.ReleaseRequest.$Properties instead.
+         */
+        interface IReleaseRequest extends leasehold.v1.ReleaseRequest.$Properties {
+        }
+
+        /** Represents a ReleaseRequest. */
+        class ReleaseRequest {
+
+            /**
+             * Constructs a new ReleaseRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ReleaseRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReleaseRequest name. */
+            name: string;
+
+            /** ReleaseRequest token. */
+            token: number;
+
+            /** ReleaseRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified ReleaseRequest message. Does not implicitly {@link leasehold.v1.ReleaseRequest.verify|verify} messages.
+             * @param message ReleaseRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ReleaseRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReleaseRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ReleaseRequest & leasehold.v1.ReleaseRequest.$Shape} ReleaseRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ReleaseRequest & leasehold.v1.ReleaseRequest.$Shape;
+
+            /**
+             * Gets the type url for ReleaseRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReleaseRequest {
+
+            /** Properties of a ReleaseRequest. */
+            interface $Properties {
+
+                /** ReleaseRequest name */
+                name?: (string|null);
+
+                /** ReleaseRequest token */
+                token?: (number|null);
+
+                /** ReleaseRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReleaseRequest. */
+            type $Shape = leasehold.v1.ReleaseRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ReleaseResponse.
+         * @deprecated Use leasehold.v1.ReleaseResponse.$Properties instead.
+         */
+        interface IReleaseResponse extends leasehold.v1.ReleaseResponse.$Properties {
+        }
+
+        /** Represents a ReleaseResponse. */
+        class ReleaseResponse {
+
+            /**
+             * Constructs a new ReleaseResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ReleaseResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ReleaseResponse timestamp. */
+            timestamp: number;
+
+            /** ReleaseResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified ReleaseResponse message. Does not implicitly {@link leasehold.v1.ReleaseResponse.verify|verify} messages.
+             * @param message ReleaseResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ReleaseResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ReleaseResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ReleaseResponse & leasehold.v1.ReleaseResponse.$Shape} ReleaseResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ReleaseResponse & leasehold.v1.ReleaseResponse.$Shape;
+
+            /**
+             * Gets the type url for ReleaseResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ReleaseResponse {
+
+            /** Properties of a ReleaseResponse. */
+            interface $Properties {
+
+                /** ReleaseResponse timestamp */
+                timestamp?: (number|null);
+
+                /** ReleaseResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ReleaseResponse. */
+            type $Shape = leasehold.v1.ReleaseResponse.$Properties;
+        }
+
+        /**
+         * Properties of a TransferRequest.
+         * @deprecated Use leasehold.v1.TransferRequest.$Properties instead.
+         */
+        interface ITransferRequest extends leasehold.v1.TransferRequest.$Properties {
+        }
+
+        /** Represents a TransferRequest. */
+        class TransferRequest {
+
+            /**
+             * Constructs a new TransferRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.TransferRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TransferRequest name. */
+            name: string;
+
+            /** TransferRequest token. */
+            token: number;
+
+            /** TransferRequest ticketId. */
+            ticketId: string;
+
+            /** TransferRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified TransferRequest message. Does not implicitly {@link leasehold.v1.TransferRequest.verify|verify} messages.
+             * @param message TransferRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.TransferRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TransferRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.TransferRequest & leasehold.v1.TransferRequest.$Shape} TransferRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.TransferRequest & leasehold.v1.TransferRequest.$Shape;
+
+            /**
+             * Gets the type url for TransferRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TransferRequest {
+
+            /** Properties of a TransferRequest. */
+            interface $Properties {
+
+                /** TransferRequest name */
+                name?: (string|null);
+
+                /** TransferRequest token */
+                token?: (number|null);
+
+                /** TransferRequest ticketId */
+                ticketId?: (string|null);
+
+                /** TransferRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TransferRequest. */
+            type $Shape = leasehold.v1.TransferRequest.$Properties;
+        }
+
+        /**
+         * Properties of a TransferResponse.
+         * @deprecated Use leasehold.v1.TransferResponse.$Properties instead.
+         */
+        interface ITransferResponse extends leasehold.v1.TransferResponse.$Properties {
+        }
+
+        /** Represents a TransferResponse. */
+        class TransferResponse {
+
+            /**
+             * Constructs a new TransferResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.TransferResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** TransferResponse token. */
+            token: number;
+
+            /** TransferResponse timestamp. */
+            timestamp: number;
+
+            /** TransferResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified TransferResponse message. Does not implicitly {@link leasehold.v1.TransferResponse.verify|verify} messages.
+             * @param message TransferResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.TransferResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a TransferResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.TransferResponse & leasehold.v1.TransferResponse.$Shape} TransferResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.TransferResponse & leasehold.v1.TransferResponse.$Shape;
+
+            /**
+             * Gets the type url for TransferResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace TransferResponse {
+
+            /** Properties of a TransferResponse. */
+            interface $Properties {
+
+                /** TransferResponse token */
+                token?: (number|null);
+
+                /** TransferResponse timestamp */
+                timestamp?: (number|null);
+
+                /** TransferResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a TransferResponse. */
+            type $Shape = leasehold.v1.TransferResponse.$Properties;
+        }
+
+        /**
+         * Properties of a DowngradeRequest.
+         * @deprecated Use leasehold.v1.DowngradeRequest.$Properties instead.
+         */
+        interface IDowngradeRequest extends leasehold.v1.DowngradeRequest.$Properties {
+        }
+
+        /** Represents a DowngradeRequest. */
+        class DowngradeRequest {
+
+            /**
+             * Constructs a new DowngradeRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.DowngradeRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DowngradeRequest name. */
+            name: string;
+
+            /** DowngradeRequest token. */
+            token: number;
+
+            /** DowngradeRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified DowngradeRequest message. Does not implicitly {@link leasehold.v1.DowngradeRequest.verify|verify} messages.
+             * @param message DowngradeRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.DowngradeRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DowngradeRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.DowngradeRequest & leasehold.v1.DowngradeRequest.$Shape} DowngradeRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DowngradeRequest & leasehold.v1.DowngradeRequest.$Shape;
+
+            /**
+             * Gets the type url for DowngradeRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DowngradeRequest {
+
+            /** Properties of a DowngradeRequest. */
+            interface $Properties {
+
+                /** DowngradeRequest name */
+                name?: (string|null);
+
+                /** DowngradeRequest token */
+                token?: (number|null);
+
+                /** DowngradeRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DowngradeRequest. */
+            type $Shape = leasehold.v1.DowngradeRequest.$Properties;
+        }
+
+        /**
+         * Properties of a DowngradeResponse.
+         * @deprecated Use leasehold.v1.DowngradeResponse.$Properties instead.
+         */
+        interface IDowngradeResponse extends leasehold.v1.DowngradeResponse.$Properties {
+        }
+
+        /** Represents a DowngradeResponse. */
+        class DowngradeResponse {
+
+            /**
+             * Constructs a new DowngradeResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.DowngradeResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DowngradeResponse timestamp. */
+            timestamp: number;
+
+            /** DowngradeResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified DowngradeResponse message. Does not implicitly {@link leasehold.v1.DowngradeResponse.verify|verify} messages.
+             * @param message DowngradeResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.DowngradeResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DowngradeResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.DowngradeResponse & leasehold.v1.DowngradeResponse.$Shape} DowngradeResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DowngradeResponse & leasehold.v1.DowngradeResponse.$Shape;
+
+            /**
+             * Gets the type url for DowngradeResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DowngradeResponse {
+
+            /** Properties of a DowngradeResponse. */
+            interface $Properties {
+
+                /** DowngradeResponse timestamp */
+                timestamp?: (number|null);
+
+                /** DowngradeResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DowngradeResponse. */
+            type $Shape = leasehold.v1.DowngradeResponse.$Properties;
+        }
+
+        /**
+         * Properties of a SetMetadataRequest.
+         * @deprecated Use leasehold.v1.SetMetadataRequest.$Properties instead.
+         */
+        interface ISetMetadataRequest extends leasehold.v1.SetMetadataRequest.$Properties {
+        }
+
+        /** Represents a SetMetadataRequest. */
+        class SetMetadataRequest {
+
+            /**
+             * Constructs a new SetMetadataRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.SetMetadataRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SetMetadataRequest name. */
+            name: string;
+
+            /** SetMetadataRequest token. */
+            token: number;
+
+            /** SetMetadataRequest metadata. */
+            metadata: Uint8Array;
+
+            /** SetMetadataRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified SetMetadataRequest message. Does not implicitly {@link leasehold.v1.SetMetadataRequest.verify|verify} messages.
+             * @param message SetMetadataRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.SetMetadataRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SetMetadataRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.SetMetadataRequest & leasehold.v1.SetMetadataRequest.$Shape} SetMetadataRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.SetMetadataRequest & leasehold.v1.SetMetadataRequest.$Shape;
+
+            /**
+             * Gets the type url for SetMetadataRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SetMetadataRequest {
+
+            /** Properties of a SetMetadataRequest. */
+            interface $Properties {
+
+                /** SetMetadataRequest name */
+                name?: (string|null);
+
+                /** SetMetadataRequest token */
+                token?: (number|null);
+
+                /** SetMetadataRequest metadata */
+                metadata?: (Uint8Array|null);
+
+                /** SetMetadataRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SetMetadataRequest. */
+            type $Shape = leasehold.v1.SetMetadataRequest.$Properties;
+        }
+
+        /**
+         * Properties of a SetMetadataResponse.
+         * @deprecated Use leasehold.v1.SetMetadataResponse.$Properties instead.
+         */
+        interface ISetMetadataResponse extends leasehold.v1.SetMetadataResponse.$Properties {
+        }
+
+        /** Represents a SetMetadataResponse. */
+        class SetMetadataResponse {
+
+            /**
+             * Constructs a new SetMetadataResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.SetMetadataResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SetMetadataResponse timestamp. */
+            timestamp: number;
+
+            /** SetMetadataResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified SetMetadataResponse message. Does not implicitly {@link leasehold.v1.SetMetadataResponse.verify|verify} messages.
+             * @param message SetMetadataResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.SetMetadataResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SetMetadataResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.SetMetadataResponse & leasehold.v1.SetMetadataResponse.$Shape} SetMetadataResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.SetMetadataResponse & leasehold.v1.SetMetadataResponse.$Shape;
+
+            /**
+             * Gets the type url for SetMetadataResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SetMetadataResponse {
+
+            /** Properties of a SetMetadataResponse. */
+            interface $Properties {
+
+                /** SetMetadataResponse timestamp */
+                timestamp?: (number|null);
+
+                /** SetMetadataResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SetMetadataResponse. */
+            type $Shape = leasehold.v1.SetMetadataResponse.$Properties;
+        }
+
+        /**
+         * Properties of a WatchRequest.
+         * @deprecated Use leasehold.v1.WatchRequest.$Properties instead.
+         */
+        interface IWatchRequest extends leasehold.v1.WatchRequest.$Properties {
+        }
+
+        /** Represents a WatchRequest. */
+        class WatchRequest {
+
+            /**
+             * Constructs a new WatchRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.WatchRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchRequest name. */
+            name?: (string|null);
+
+            /** WatchRequest prefix. */
+            prefix?: (string|null);
+
+            /** WatchRequest after. */
+            after: number;
+
+            /** WatchRequest fromNow. */
+            fromNow: boolean;
+
+            /** WatchRequest target. */
+            target?: ("name"|"prefix");
+
+            /**
+             * Encodes the specified WatchRequest message. Does not implicitly {@link leasehold.v1.WatchRequest.verify|verify} messages.
+             * @param message WatchRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.WatchRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.WatchRequest & leasehold.v1.WatchRequest.$Shape} WatchRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.WatchRequest & leasehold.v1.WatchRequest.$Shape;
+
+            /**
+             * Gets the type url for WatchRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchRequest {
+
+            /** Properties of a WatchRequest. */
+            interface $Properties {
+
+                /** WatchRequest name */
+                name?: (string|null);
+
+                /** WatchRequest prefix */
+                prefix?: (string|null);
+
+                /** WatchRequest after */
+                after?: (number|null);
+
+                /** WatchRequest fromNow */
+                fromNow?: (boolean|null);
+
+                /** WatchRequest target */
+                target?: ("name"|"prefix");
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Narrowed shape of a WatchRequest. */
+            type $Shape = {
+              name?: string|null;
+              prefix?: string|null;
+              after?: number|null;
+              fromNow?: boolean|null;
+              $unknowns?: Uint8Array[];
+            } & (
+              ({ target?: undefined; name?: null; prefix?: null }|{ target?: "name"; name: string; prefix?: null }|{ target?: "prefix"; name?: null; prefix: string })
+            );
+        }
+
+        /**
+         * Properties of a WatchResponse.
+         * @deprecated Use leasehold.v1.WatchResponse.$Properties instead.
+         */
+        interface IWatchResponse extends leasehold.v1.WatchResponse.$Properties {
+        }
+
+        /** Represents a WatchResponse. */
+        class WatchResponse {
+
+            /**
+             * Constructs a new WatchResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.WatchResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchResponse events. */
+            events: leasehold.v1.WatchEvent.$Properties[];
+
+            /** WatchResponse timestamp. */
+            timestamp: number;
+
+            /**
+             * Encodes the specified WatchResponse message. Does not implicitly {@link leasehold.v1.WatchResponse.verify|verify} messages.
+             * @param message WatchResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.WatchResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.WatchResponse & leasehold.v1.WatchResponse.$Shape} WatchResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.WatchResponse & leasehold.v1.WatchResponse.$Shape;
+
+            /**
+             * Gets the type url for WatchResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchResponse {
+
+            /** Properties of a WatchResponse. */
+            interface $Properties {
+
+                /** WatchResponse events */
+                events?: (leasehold.v1.WatchEvent.$Properties[]|null);
+
+                /** WatchResponse timestamp */
+                timestamp?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchResponse. */
+            type $Shape = leasehold.v1.WatchResponse.$Properties;
+        }
+
+        /**
+         * Properties of a WatchEvent.
+         * @deprecated Use leasehold.v1.WatchEvent.$Properties instead.
+         */
+        interface IWatchEvent extends leasehold.v1.WatchEvent.$Properties {
+        }
+
+        /** Represents a WatchEvent. */
+        class WatchEvent {
+
+            /**
+             * Constructs a new WatchEvent.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.WatchEvent.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** WatchEvent kind. */
+            kind: leasehold.v1.WatchEventKind;
+
+            /** WatchEvent timestamp. */
+            timestamp: number;
+
+            /** WatchEvent name. */
+            name: string;
+
+            /** WatchEvent holders. */
+            holders: leasehold.v1.Holder.$Properties[];
+
+            /** WatchEvent waiters. */
+            waiters: leasehold.v1.Waiter.$Properties[];
+
+            /** WatchEvent token. */
+            token: number;
+
+            /** WatchEvent ticketId. */
+            ticketId: string;
+
+            /** WatchEvent holdersTotal. */
+            holdersTotal: number;
+
+            /** WatchEvent waitersTotal. */
+            waitersTotal: number;
+
+            /** WatchEvent resetReason. */
+            resetReason: leasehold.v1.ResetReason;
+
+            /** WatchEvent message. */
+            message: string;
+
+            /**
+             * Encodes the specified WatchEvent message. Does not implicitly {@link leasehold.v1.WatchEvent.verify|verify} messages.
+             * @param message WatchEvent message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.WatchEvent.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a WatchEvent message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.WatchEvent & leasehold.v1.WatchEvent.$Shape} WatchEvent
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.WatchEvent & leasehold.v1.WatchEvent.$Shape;
+
+            /**
+             * Gets the type url for WatchEvent
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace WatchEvent {
+
+            /** Properties of a WatchEvent. */
+            interface $Properties {
+
+                /** WatchEvent kind */
+                kind?: (leasehold.v1.WatchEventKind|null);
+
+                /** WatchEvent timestamp */
+                timestamp?: (number|null);
+
+                /** WatchEvent name */
+                name?: (string|null);
+
+                /** WatchEvent holders */
+                holders?: (leasehold.v1.Holder.$Properties[]|null);
+
+                /** WatchEvent waiters */
+                waiters?: (leasehold.v1.Waiter.$Properties[]|null);
+
+                /** WatchEvent token */
+                token?: (number|null);
+
+                /** WatchEvent ticketId */
+                ticketId?: (string|null);
+
+                /** WatchEvent holdersTotal */
+                holdersTotal?: (number|null);
+
+                /** WatchEvent waitersTotal */
+                waitersTotal?: (number|null);
+
+                /** WatchEvent resetReason */
+                resetReason?: (leasehold.v1.ResetReason|null);
+
+                /** WatchEvent message */
+                message?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a WatchEvent. */
+            type $Shape = leasehold.v1.WatchEvent.$Properties;
+        }
+
+        /** WatchEventKind enum. */
+        enum WatchEventKind {
+
+            /** WATCH_EVENT_KIND_UNSPECIFIED value */
+            WATCH_EVENT_KIND_UNSPECIFIED = 0,
+
+            /** WATCH_EVENT_KIND_RESET value */
+            WATCH_EVENT_KIND_RESET = 1,
+
+            /** WATCH_EVENT_KIND_STATE value */
+            WATCH_EVENT_KIND_STATE = 2,
+
+            /** WATCH_EVENT_KIND_SYNCED value */
+            WATCH_EVENT_KIND_SYNCED = 3,
+
+            /** WATCH_EVENT_KIND_QUEUED value */
+            WATCH_EVENT_KIND_QUEUED = 4,
+
+            /** WATCH_EVENT_KIND_DEQUEUED value */
+            WATCH_EVENT_KIND_DEQUEUED = 5,
+
+            /** WATCH_EVENT_KIND_GRANTED value */
+            WATCH_EVENT_KIND_GRANTED = 6,
+
+            /** WATCH_EVENT_KIND_RELEASED value */
+            WATCH_EVENT_KIND_RELEASED = 7,
+
+            /** WATCH_EVENT_KIND_EXPIRED value */
+            WATCH_EVENT_KIND_EXPIRED = 8,
+
+            /** WATCH_EVENT_KIND_REVOKED value */
+            WATCH_EVENT_KIND_REVOKED = 9,
+
+            /** WATCH_EVENT_KIND_FORCED value */
+            WATCH_EVENT_KIND_FORCED = 10,
+
+            /** WATCH_EVENT_KIND_MAX_HOLD value */
+            WATCH_EVENT_KIND_MAX_HOLD = 11,
+
+            /** WATCH_EVENT_KIND_TRANSFERRED value */
+            WATCH_EVENT_KIND_TRANSFERRED = 12,
+
+            /** WATCH_EVENT_KIND_DOWNGRADED value */
+            WATCH_EVENT_KIND_DOWNGRADED = 13,
+
+            /** WATCH_EVENT_KIND_UPDATED value */
+            WATCH_EVENT_KIND_UPDATED = 14,
+
+            /** WATCH_EVENT_KIND_REVOKING value */
+            WATCH_EVENT_KIND_REVOKING = 15
+        }
+
+        /** ResetReason enum. */
+        enum ResetReason {
+
+            /** RESET_REASON_UNSPECIFIED value */
+            RESET_REASON_UNSPECIFIED = 0,
+
+            /** RESET_REASON_START value */
+            RESET_REASON_START = 1,
+
+            /** RESET_REASON_LAGGED value */
+            RESET_REASON_LAGGED = 2,
+
+            /** RESET_REASON_FORGOTTEN value */
+            RESET_REASON_FORGOTTEN = 3
+        }
+
+        /**
+         * Properties of a DescribeLockRequest.
+         * @deprecated Use leasehold.v1.DescribeLockRequest.$Properties instead.
+         */
+        interface IDescribeLockRequest extends leasehold.v1.DescribeLockRequest.$Properties {
+        }
+
+        /** Represents a DescribeLockRequest. */
+        class DescribeLockRequest {
+
+            /**
+             * Constructs a new DescribeLockRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.DescribeLockRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DescribeLockRequest name. */
+            name: string;
+
+            /** DescribeLockRequest waitersMax. */
+            waitersMax: number;
+
+            /** DescribeLockRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified DescribeLockRequest message. Does not implicitly {@link leasehold.v1.DescribeLockRequest.verify|verify} messages.
+             * @param message DescribeLockRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.DescribeLockRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DescribeLockRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.DescribeLockRequest & leasehold.v1.DescribeLockRequest.$Shape} DescribeLockRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DescribeLockRequest & leasehold.v1.DescribeLockRequest.$Shape;
+
+            /**
+             * Gets the type url for DescribeLockRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DescribeLockRequest {
+
+            /** Properties of a DescribeLockRequest. */
+            interface $Properties {
+
+                /** DescribeLockRequest name */
+                name?: (string|null);
+
+                /** DescribeLockRequest waitersMax */
+                waitersMax?: (number|null);
+
+                /** DescribeLockRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DescribeLockRequest. */
+            type $Shape = leasehold.v1.DescribeLockRequest.$Properties;
+        }
+
+        /**
+         * Properties of a DescribeLockResponse.
+         * @deprecated Use leasehold.v1.DescribeLockResponse.$Properties instead.
+         */
+        interface IDescribeLockResponse extends leasehold.v1.DescribeLockResponse.$Properties {
+        }
+
+        /** Represents a DescribeLockResponse. */
+        class DescribeLockResponse {
+
+            /**
+             * Constructs a new DescribeLockResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.DescribeLockResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** DescribeLockResponse name. */
+            name: string;
+
+            /** DescribeLockResponse holders. */
+            holders: leasehold.v1.Holder.$Properties[];
+
+            /** DescribeLockResponse waiters. */
+            waiters: leasehold.v1.Waiter.$Properties[];
+
+            /** DescribeLockResponse waitersTotal. */
+            waitersTotal: number;
+
+            /** DescribeLockResponse reserved. */
+            reserved: boolean;
+
+            /** DescribeLockResponse timestamp. */
+            timestamp: number;
+
+            /** DescribeLockResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /** DescribeLockResponse delayRemainingMs. */
+            delayRemainingMs: number;
+
+            /** DescribeLockResponse holdersTotal. */
+            holdersTotal: number;
+
+            /**
+             * Encodes the specified DescribeLockResponse message. Does not implicitly {@link leasehold.v1.DescribeLockResponse.verify|verify} messages.
+             * @param message DescribeLockResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.DescribeLockResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a DescribeLockResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.DescribeLockResponse & leasehold.v1.DescribeLockResponse.$Shape} DescribeLockResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DescribeLockResponse & leasehold.v1.DescribeLockResponse.$Shape;
+
+            /**
+             * Gets the type url for DescribeLockResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace DescribeLockResponse {
+
+            /** Properties of a DescribeLockResponse. */
+            interface $Properties {
+
+                /** DescribeLockResponse name */
+                name?: (string|null);
+
+                /** DescribeLockResponse holders */
+                holders?: (leasehold.v1.Holder.$Properties[]|null);
+
+                /** DescribeLockResponse waiters */
+                waiters?: (leasehold.v1.Waiter.$Properties[]|null);
+
+                /** DescribeLockResponse waitersTotal */
+                waitersTotal?: (number|null);
+
+                /** DescribeLockResponse reserved */
+                reserved?: (boolean|null);
+
+                /** DescribeLockResponse timestamp */
+                timestamp?: (number|null);
+
+                /** DescribeLockResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** DescribeLockResponse delayRemainingMs */
+                delayRemainingMs?: (number|null);
+
+                /** DescribeLockResponse holdersTotal */
+                holdersTotal?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a DescribeLockResponse. */
+            type $Shape = leasehold.v1.DescribeLockResponse.$Properties;
+        }
+
+        /**
+         * Properties of a ListLocksRequest.
+         * @deprecated Use leasehold.v1.ListLocksRequest.$Properties instead.
+         */
+        interface IListLocksRequest extends leasehold.v1.ListLocksRequest.$Properties {
+        }
+
+        /** Represents a ListLocksRequest. */
+        class ListLocksRequest {
+
+            /**
+             * Constructs a new ListLocksRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ListLocksRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ListLocksRequest prefix. */
+            prefix: string;
+
+            /** ListLocksRequest pageSize. */
+            pageSize: number;
+
+            /** ListLocksRequest pageToken. */
+            pageToken: string;
+
+            /** ListLocksRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified ListLocksRequest message. Does not implicitly {@link leasehold.v1.ListLocksRequest.verify|verify} messages.
+             * @param message ListLocksRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ListLocksRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ListLocksRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ListLocksRequest & leasehold.v1.ListLocksRequest.$Shape} ListLocksRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ListLocksRequest & leasehold.v1.ListLocksRequest.$Shape;
+
+            /**
+             * Gets the type url for ListLocksRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ListLocksRequest {
+
+            /** Properties of a ListLocksRequest. */
+            interface $Properties {
+
+                /** ListLocksRequest prefix */
+                prefix?: (string|null);
+
+                /** ListLocksRequest pageSize */
+                pageSize?: (number|null);
+
+                /** ListLocksRequest pageToken */
+                pageToken?: (string|null);
+
+                /** ListLocksRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ListLocksRequest. */
+            type $Shape = leasehold.v1.ListLocksRequest.$Properties;
+        }
+
+        /**
+         * Properties of a LockSummary.
+         * @deprecated Use leasehold.v1.LockSummary.$Properties instead.
+         */
+        interface ILockSummary extends leasehold.v1.LockSummary.$Properties {
+        }
+
+        /** Represents a LockSummary. */
+        class LockSummary {
+
+            /**
+             * Constructs a new LockSummary.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.LockSummary.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LockSummary name. */
+            name: string;
+
+            /** LockSummary holders. */
+            holders: leasehold.v1.Holder.$Properties[];
+
+            /** LockSummary waiters. */
+            waiters: number;
+
+            /** LockSummary reserved. */
+            reserved: boolean;
+
+            /** LockSummary delayRemainingMs. */
+            delayRemainingMs: number;
+
+            /** LockSummary holdersTotal. */
+            holdersTotal: number;
+
+            /**
+             * Encodes the specified LockSummary message. Does not implicitly {@link leasehold.v1.LockSummary.verify|verify} messages.
+             * @param message LockSummary message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.LockSummary.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LockSummary message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.LockSummary & leasehold.v1.LockSummary.$Shape} LockSummary
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LockSummary & leasehold.v1.LockSummary.$Shape;
+
+            /**
+             * Gets the type url for LockSummary
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LockSummary {
+
+            /** Properties of a LockSummary. */
+            interface $Properties {
+
+                /** LockSummary name */
+                name?: (string|null);
+
+                /** LockSummary holders */
+                holders?: (leasehold.v1.Holder.$Properties[]|null);
+
+                /** LockSummary waiters */
+                waiters?: (number|null);
+
+                /** LockSummary reserved */
+                reserved?: (boolean|null);
+
+                /** LockSummary delayRemainingMs */
+                delayRemainingMs?: (number|null);
+
+                /** LockSummary holdersTotal */
+                holdersTotal?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LockSummary. */
+            type $Shape = leasehold.v1.LockSummary.$Properties;
+        }
+
+        /**
+         * Properties of a ListLocksResponse.
+         * @deprecated Use leasehold.v1.ListLocksResponse.$Properties instead.
+         */
+        interface IListLocksResponse extends leasehold.v1.ListLocksResponse.$Properties {
+        }
+
+        /** Represents a ListLocksResponse. */
+        class ListLocksResponse {
+
+            /**
+             * Constructs a new ListLocksResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ListLocksResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ListLocksResponse locks. */
+            locks: leasehold.v1.LockSummary.$Properties[];
+
+            /** ListLocksResponse nextPageToken. */
+            nextPageToken: string;
+
+            /** ListLocksResponse timestamp. */
+            timestamp: number;
+
+            /** ListLocksResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified ListLocksResponse message. Does not implicitly {@link leasehold.v1.ListLocksResponse.verify|verify} messages.
+             * @param message ListLocksResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ListLocksResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ListLocksResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ListLocksResponse & leasehold.v1.ListLocksResponse.$Shape} ListLocksResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ListLocksResponse & leasehold.v1.ListLocksResponse.$Shape;
+
+            /**
+             * Gets the type url for ListLocksResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ListLocksResponse {
+
+            /** Properties of a ListLocksResponse. */
+            interface $Properties {
+
+                /** ListLocksResponse locks */
+                locks?: (leasehold.v1.LockSummary.$Properties[]|null);
+
+                /** ListLocksResponse nextPageToken */
+                nextPageToken?: (string|null);
+
+                /** ListLocksResponse timestamp */
+                timestamp?: (number|null);
+
+                /** ListLocksResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ListLocksResponse. */
+            type $Shape = leasehold.v1.ListLocksResponse.$Properties;
+        }
+
+        /**
+         * Properties of a ValidateRequest.
+         * @deprecated Use leasehold.v1.ValidateRequest.$Properties instead.
+         */
+        interface IValidateRequest extends leasehold.v1.ValidateRequest.$Properties {
+        }
+
+        /** Represents a ValidateRequest. */
+        class ValidateRequest {
+
+            /**
+             * Constructs a new ValidateRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ValidateRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ValidateRequest name. */
+            name: string;
+
+            /** ValidateRequest token. */
+            token: number;
+
+            /** ValidateRequest observed. */
+            observed: number;
+
+            /**
+             * Encodes the specified ValidateRequest message. Does not implicitly {@link leasehold.v1.ValidateRequest.verify|verify} messages.
+             * @param message ValidateRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ValidateRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ValidateRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ValidateRequest & leasehold.v1.ValidateRequest.$Shape} ValidateRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ValidateRequest & leasehold.v1.ValidateRequest.$Shape;
+
+            /**
+             * Gets the type url for ValidateRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ValidateRequest {
+
+            /** Properties of a ValidateRequest. */
+            interface $Properties {
+
+                /** ValidateRequest name */
+                name?: (string|null);
+
+                /** ValidateRequest token */
+                token?: (number|null);
+
+                /** ValidateRequest observed */
+                observed?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ValidateRequest. */
+            type $Shape = leasehold.v1.ValidateRequest.$Properties;
+        }
+
+        /**
+         * Properties of a ValidateResponse.
+         * @deprecated Use leasehold.v1.ValidateResponse.$Properties instead.
+         */
+        interface IValidateResponse extends leasehold.v1.ValidateResponse.$Properties {
+        }
+
+        /** Represents a ValidateResponse. */
+        class ValidateResponse {
+
+            /**
+             * Constructs a new ValidateResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ValidateResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ValidateResponse held. */
+            held: boolean;
+
+            /** ValidateResponse timestamp. */
+            timestamp: number;
+
+            /** ValidateResponse clockAheadBy. */
+            clockAheadBy: number;
+
+            /**
+             * Encodes the specified ValidateResponse message. Does not implicitly {@link leasehold.v1.ValidateResponse.verify|verify} messages.
+             * @param message ValidateResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ValidateResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ValidateResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ValidateResponse & leasehold.v1.ValidateResponse.$Shape} ValidateResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ValidateResponse & leasehold.v1.ValidateResponse.$Shape;
+
+            /**
+             * Gets the type url for ValidateResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ValidateResponse {
+
+            /** Properties of a ValidateResponse. */
+            interface $Properties {
+
+                /** ValidateResponse held */
+                held?: (boolean|null);
+
+                /** ValidateResponse timestamp */
+                timestamp?: (number|null);
+
+                /** ValidateResponse clockAheadBy */
+                clockAheadBy?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ValidateResponse. */
+            type $Shape = leasehold.v1.ValidateResponse.$Properties;
+        }
+
+        /**
          * Properties of a TickRequest.
          * @deprecated Use leasehold.v1.TickRequest.$Properties instead.
          */
@@ -408,6 +4009,9 @@ export namespace leasehold {
             /** Lease restartExtensionMs. */
             restartExtensionMs: number;
 
+            /** Lease progressEveryMs. */
+            progressEveryMs: number;
+
             /**
              * Encodes the specified Lease message. Does not implicitly {@link leasehold.v1.Lease.verify|verify} messages.
              * @param message Lease message or plain object to encode
@@ -462,6 +4066,9 @@ export namespace leasehold {
 
                 /** Lease restartExtensionMs */
                 restartExtensionMs?: (number|null);
+
+                /** Lease progressEveryMs */
+                progressEveryMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -602,6 +4209,9 @@ export namespace leasehold {
             /** CreateLeaseRequest observed. */
             observed: number;
 
+            /** CreateLeaseRequest progressEveryMs. */
+            progressEveryMs: number;
+
             /**
              * Encodes the specified CreateLeaseRequest message. Does not implicitly {@link leasehold.v1.CreateLeaseRequest.verify|verify} messages.
              * @param message CreateLeaseRequest message or plain object to encode
@@ -644,6 +4254,9 @@ export namespace leasehold {
 
                 /** CreateLeaseRequest observed */
                 observed?: (number|null);
+
+                /** CreateLeaseRequest progressEveryMs */
+                progressEveryMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -754,6 +4367,9 @@ export namespace leasehold {
             /** RenewLeaseRequest observed. */
             observed: number;
 
+            /** RenewLeaseRequest progress. */
+            progress: boolean;
+
             /**
              * Encodes the specified RenewLeaseRequest message. Does not implicitly {@link leasehold.v1.RenewLeaseRequest.verify|verify} messages.
              * @param message RenewLeaseRequest message or plain object to encode
@@ -790,6 +4406,9 @@ export namespace leasehold {
 
                 /** RenewLeaseRequest observed */
                 observed?: (number|null);
+
+                /** RenewLeaseRequest progress */
+                progress?: (boolean|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -829,6 +4448,12 @@ export namespace leasehold {
 
             /** RenewLeaseResponse clockAheadBy. */
             clockAheadBy: number;
+
+            /** RenewLeaseResponse holdEnds. */
+            holdEnds: leasehold.v1.HoldEnd.$Properties[];
+
+            /** RenewLeaseResponse renewAfterMs. */
+            renewAfterMs: number;
 
             /**
              * Encodes the specified RenewLeaseResponse message. Does not implicitly {@link leasehold.v1.RenewLeaseResponse.verify|verify} messages.
@@ -873,12 +4498,119 @@ export namespace leasehold {
                 /** RenewLeaseResponse clockAheadBy */
                 clockAheadBy?: (number|null);
 
+                /** RenewLeaseResponse holdEnds */
+                holdEnds?: (leasehold.v1.HoldEnd.$Properties[]|null);
+
+                /** RenewLeaseResponse renewAfterMs */
+                renewAfterMs?: (number|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
 
             /** Shape of a RenewLeaseResponse. */
             type $Shape = leasehold.v1.RenewLeaseResponse.$Properties;
+        }
+
+        /**
+         * Properties of a HoldEnd.
+         * @deprecated Use leasehold.v1.HoldEnd.$Properties instead.
+         */
+        interface IHoldEnd extends leasehold.v1.HoldEnd.$Properties {
+        }
+
+        /** Represents a HoldEnd. */
+        class HoldEnd {
+
+            /**
+             * Constructs a new HoldEnd.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.HoldEnd.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** HoldEnd token. */
+            token: number;
+
+            /** HoldEnd reason. */
+            reason: leasehold.v1.EndReason;
+
+            /** HoldEnd confirm. */
+            confirm: boolean;
+
+            /** HoldEnd message. */
+            message: string;
+
+            /**
+             * Encodes the specified HoldEnd message. Does not implicitly {@link leasehold.v1.HoldEnd.verify|verify} messages.
+             * @param message HoldEnd message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.HoldEnd.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a HoldEnd message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.HoldEnd & leasehold.v1.HoldEnd.$Shape} HoldEnd
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.HoldEnd & leasehold.v1.HoldEnd.$Shape;
+
+            /**
+             * Gets the type url for HoldEnd
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace HoldEnd {
+
+            /** Properties of a HoldEnd. */
+            interface $Properties {
+
+                /** HoldEnd token */
+                token?: (number|null);
+
+                /** HoldEnd reason */
+                reason?: (leasehold.v1.EndReason|null);
+
+                /** HoldEnd confirm */
+                confirm?: (boolean|null);
+
+                /** HoldEnd message */
+                message?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a HoldEnd. */
+            type $Shape = leasehold.v1.HoldEnd.$Properties;
+        }
+
+        /** EndReason enum. */
+        enum EndReason {
+
+            /** END_REASON_UNSPECIFIED value */
+            END_REASON_UNSPECIFIED = 0,
+
+            /** END_REASON_EXPIRED value */
+            END_REASON_EXPIRED = 1,
+
+            /** END_REASON_REVOKED value */
+            END_REASON_REVOKED = 2,
+
+            /** END_REASON_FORCED value */
+            END_REASON_FORCED = 3,
+
+            /** END_REASON_MAX_HOLD value */
+            END_REASON_MAX_HOLD = 4
         }
 
         /**
@@ -1331,1603 +5063,6 @@ export namespace leasehold {
             type $Shape = leasehold.v1.ListLeasesResponse.$Properties;
         }
 
-        /** LockMode enum. */
-        enum LockMode {
-
-            /** LOCK_MODE_UNSPECIFIED value */
-            LOCK_MODE_UNSPECIFIED = 0,
-
-            /** LOCK_MODE_EXCLUSIVE value */
-            LOCK_MODE_EXCLUSIVE = 1
-        }
-
-        /**
-         * Properties of a Grant.
-         * @deprecated Use leasehold.v1.Grant.$Properties instead.
-         */
-        interface IGrant extends leasehold.v1.Grant.$Properties {
-        }
-
-        /** Represents a Grant. */
-        class Grant {
-
-            /**
-             * Constructs a new Grant.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.Grant.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** Grant token. */
-            token: number;
-
-            /** Grant timestamp. */
-            timestamp: number;
-
-            /** Grant leaseId. */
-            leaseId: string;
-
-            /** Grant leaseTtlMs. */
-            leaseTtlMs: number;
-
-            /** Grant leaseRemainingMs. */
-            leaseRemainingMs: number;
-
-            /**
-             * Encodes the specified Grant message. Does not implicitly {@link leasehold.v1.Grant.verify|verify} messages.
-             * @param message Grant message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.Grant.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a Grant message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.Grant & leasehold.v1.Grant.$Shape} Grant
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Grant & leasehold.v1.Grant.$Shape;
-
-            /**
-             * Gets the type url for Grant
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace Grant {
-
-            /** Properties of a Grant. */
-            interface $Properties {
-
-                /** Grant token */
-                token?: (number|null);
-
-                /** Grant timestamp */
-                timestamp?: (number|null);
-
-                /** Grant leaseId */
-                leaseId?: (string|null);
-
-                /** Grant leaseTtlMs */
-                leaseTtlMs?: (number|null);
-
-                /** Grant leaseRemainingMs */
-                leaseRemainingMs?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a Grant. */
-            type $Shape = leasehold.v1.Grant.$Properties;
-        }
-
-        /**
-         * Properties of a Holder.
-         * @deprecated Use leasehold.v1.Holder.$Properties instead.
-         */
-        interface IHolder extends leasehold.v1.Holder.$Properties {
-        }
-
-        /** Represents a Holder. */
-        class Holder {
-
-            /**
-             * Constructs a new Holder.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.Holder.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** Holder token. */
-            token: number;
-
-            /** Holder timestamp. */
-            timestamp: number;
-
-            /** Holder owner. */
-            owner: string;
-
-            /** Holder metadata. */
-            metadata: Uint8Array;
-
-            /** Holder heldMs. */
-            heldMs: number;
-
-            /** Holder leaseRemainingMs. */
-            leaseRemainingMs: number;
-
-            /** Holder leaseDisplayId. */
-            leaseDisplayId: string;
-
-            /** Holder mode. */
-            mode: leasehold.v1.LockMode;
-
-            /**
-             * Encodes the specified Holder message. Does not implicitly {@link leasehold.v1.Holder.verify|verify} messages.
-             * @param message Holder message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.Holder.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a Holder message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.Holder & leasehold.v1.Holder.$Shape} Holder
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Holder & leasehold.v1.Holder.$Shape;
-
-            /**
-             * Gets the type url for Holder
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace Holder {
-
-            /** Properties of a Holder. */
-            interface $Properties {
-
-                /** Holder token */
-                token?: (number|null);
-
-                /** Holder timestamp */
-                timestamp?: (number|null);
-
-                /** Holder owner */
-                owner?: (string|null);
-
-                /** Holder metadata */
-                metadata?: (Uint8Array|null);
-
-                /** Holder heldMs */
-                heldMs?: (number|null);
-
-                /** Holder leaseRemainingMs */
-                leaseRemainingMs?: (number|null);
-
-                /** Holder leaseDisplayId */
-                leaseDisplayId?: (string|null);
-
-                /** Holder mode */
-                mode?: (leasehold.v1.LockMode|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a Holder. */
-            type $Shape = leasehold.v1.Holder.$Properties;
-        }
-
-        /**
-         * Properties of a Waiter.
-         * @deprecated Use leasehold.v1.Waiter.$Properties instead.
-         */
-        interface IWaiter extends leasehold.v1.Waiter.$Properties {
-        }
-
-        /** Represents a Waiter. */
-        class Waiter {
-
-            /**
-             * Constructs a new Waiter.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.Waiter.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** Waiter ticketId. */
-            ticketId: string;
-
-            /** Waiter position. */
-            position: number;
-
-            /** Waiter owner. */
-            owner: string;
-
-            /** Waiter metadata. */
-            metadata: Uint8Array;
-
-            /** Waiter waitedMs. */
-            waitedMs: number;
-
-            /** Waiter attached. */
-            attached: boolean;
-
-            /** Waiter mode. */
-            mode: leasehold.v1.LockMode;
-
-            /**
-             * Encodes the specified Waiter message. Does not implicitly {@link leasehold.v1.Waiter.verify|verify} messages.
-             * @param message Waiter message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.Waiter.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a Waiter message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.Waiter & leasehold.v1.Waiter.$Shape} Waiter
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Waiter & leasehold.v1.Waiter.$Shape;
-
-            /**
-             * Gets the type url for Waiter
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace Waiter {
-
-            /** Properties of a Waiter. */
-            interface $Properties {
-
-                /** Waiter ticketId */
-                ticketId?: (string|null);
-
-                /** Waiter position */
-                position?: (number|null);
-
-                /** Waiter owner */
-                owner?: (string|null);
-
-                /** Waiter metadata */
-                metadata?: (Uint8Array|null);
-
-                /** Waiter waitedMs */
-                waitedMs?: (number|null);
-
-                /** Waiter attached */
-                attached?: (boolean|null);
-
-                /** Waiter mode */
-                mode?: (leasehold.v1.LockMode|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a Waiter. */
-            type $Shape = leasehold.v1.Waiter.$Properties;
-        }
-
-        /**
-         * Properties of a Busy.
-         * @deprecated Use leasehold.v1.Busy.$Properties instead.
-         */
-        interface IBusy extends leasehold.v1.Busy.$Properties {
-        }
-
-        /** Represents a Busy. */
-        class Busy {
-
-            /**
-             * Constructs a new Busy.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.Busy.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** Busy holders. */
-            holders: leasehold.v1.Holder.$Properties[];
-
-            /** Busy waiters. */
-            waiters: number;
-
-            /** Busy reserved. */
-            reserved: boolean;
-
-            /** Busy timedOut. */
-            timedOut: boolean;
-
-            /**
-             * Encodes the specified Busy message. Does not implicitly {@link leasehold.v1.Busy.verify|verify} messages.
-             * @param message Busy message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.Busy.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a Busy message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.Busy & leasehold.v1.Busy.$Shape} Busy
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Busy & leasehold.v1.Busy.$Shape;
-
-            /**
-             * Gets the type url for Busy
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace Busy {
-
-            /** Properties of a Busy. */
-            interface $Properties {
-
-                /** Busy holders */
-                holders?: (leasehold.v1.Holder.$Properties[]|null);
-
-                /** Busy waiters */
-                waiters?: (number|null);
-
-                /** Busy reserved */
-                reserved?: (boolean|null);
-
-                /** Busy timedOut */
-                timedOut?: (boolean|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a Busy. */
-            type $Shape = leasehold.v1.Busy.$Properties;
-        }
-
-        /**
-         * Properties of a Waiting.
-         * @deprecated Use leasehold.v1.Waiting.$Properties instead.
-         */
-        interface IWaiting extends leasehold.v1.Waiting.$Properties {
-        }
-
-        /** Represents a Waiting. */
-        class Waiting {
-
-            /**
-             * Constructs a new Waiting.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.Waiting.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** Waiting ticketId. */
-            ticketId: string;
-
-            /** Waiting position. */
-            position: number;
-
-            /** Waiting pollWithinMs. */
-            pollWithinMs: number;
-
-            /**
-             * Encodes the specified Waiting message. Does not implicitly {@link leasehold.v1.Waiting.verify|verify} messages.
-             * @param message Waiting message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.Waiting.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a Waiting message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.Waiting & leasehold.v1.Waiting.$Shape} Waiting
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Waiting & leasehold.v1.Waiting.$Shape;
-
-            /**
-             * Gets the type url for Waiting
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace Waiting {
-
-            /** Properties of a Waiting. */
-            interface $Properties {
-
-                /** Waiting ticketId */
-                ticketId?: (string|null);
-
-                /** Waiting position */
-                position?: (number|null);
-
-                /** Waiting pollWithinMs */
-                pollWithinMs?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a Waiting. */
-            type $Shape = leasehold.v1.Waiting.$Properties;
-        }
-
-        /**
-         * Properties of an AcquireRequest.
-         * @deprecated Use leasehold.v1.AcquireRequest.$Properties instead.
-         */
-        interface IAcquireRequest extends leasehold.v1.AcquireRequest.$Properties {
-        }
-
-        /** Represents an AcquireRequest. */
-        class AcquireRequest {
-
-            /**
-             * Constructs a new AcquireRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.AcquireRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** AcquireRequest name. */
-            name: string;
-
-            /** AcquireRequest mode. */
-            mode: leasehold.v1.LockMode;
-
-            /** AcquireRequest leaseId. */
-            leaseId?: (string|null);
-
-            /** AcquireRequest ttlMs. */
-            ttlMs?: (number|null);
-
-            /** AcquireRequest sessionLease. */
-            sessionLease?: (number|null);
-
-            /** AcquireRequest waitMs. */
-            waitMs: number;
-
-            /** AcquireRequest requestId. */
-            requestId: string;
-
-            /** AcquireRequest owner. */
-            owner: string;
-
-            /** AcquireRequest metadata. */
-            metadata: Uint8Array;
-
-            /** AcquireRequest observed. */
-            observed: number;
-
-            /** AcquireRequest holder. */
-            holder?: ("leaseId"|"ttlMs"|"sessionLease");
-
-            /**
-             * Encodes the specified AcquireRequest message. Does not implicitly {@link leasehold.v1.AcquireRequest.verify|verify} messages.
-             * @param message AcquireRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.AcquireRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes an AcquireRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.AcquireRequest & leasehold.v1.AcquireRequest.$Shape} AcquireRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireRequest & leasehold.v1.AcquireRequest.$Shape;
-
-            /**
-             * Gets the type url for AcquireRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace AcquireRequest {
-
-            /** Properties of an AcquireRequest. */
-            interface $Properties {
-
-                /** AcquireRequest name */
-                name?: (string|null);
-
-                /** AcquireRequest mode */
-                mode?: (leasehold.v1.LockMode|null);
-
-                /** AcquireRequest leaseId */
-                leaseId?: (string|null);
-
-                /** AcquireRequest ttlMs */
-                ttlMs?: (number|null);
-
-                /** AcquireRequest sessionLease */
-                sessionLease?: (number|null);
-
-                /** AcquireRequest waitMs */
-                waitMs?: (number|null);
-
-                /** AcquireRequest requestId */
-                requestId?: (string|null);
-
-                /** AcquireRequest owner */
-                owner?: (string|null);
-
-                /** AcquireRequest metadata */
-                metadata?: (Uint8Array|null);
-
-                /** AcquireRequest observed */
-                observed?: (number|null);
-
-                /** AcquireRequest holder */
-                holder?: ("leaseId"|"ttlMs"|"sessionLease");
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Narrowed shape of an AcquireRequest. */
-            type $Shape = {
-              name?: string|null;
-              mode?: leasehold.v1.LockMode|null;
-              leaseId?: string|null;
-              ttlMs?: number|null;
-              sessionLease?: number|null;
-              waitMs?: number|null;
-              requestId?: string|null;
-              owner?: string|null;
-              metadata?: Uint8Array|null;
-              observed?: number|null;
-              $unknowns?: Uint8Array[];
-            } & (
-              ({ holder?: undefined; leaseId?: null; ttlMs?: null; sessionLease?: null }|{ holder?: "leaseId"; leaseId: string; ttlMs?: null; sessionLease?: null }|{ holder?: "ttlMs"; leaseId?: null; ttlMs: number; sessionLease?: null }|{ holder?: "sessionLease"; leaseId?: null; ttlMs?: null; sessionLease: number })
-            );
-        }
-
-        /**
-         * Properties of an AcquireResponse.
-         * @deprecated Use leasehold.v1.AcquireResponse.$Properties instead.
-         */
-        interface IAcquireResponse extends leasehold.v1.AcquireResponse.$Properties {
-        }
-
-        /** Represents an AcquireResponse. */
-        class AcquireResponse {
-
-            /**
-             * Constructs a new AcquireResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.AcquireResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** AcquireResponse grant. */
-            grant?: (leasehold.v1.Grant.$Properties|null);
-
-            /** AcquireResponse busy. */
-            busy?: (leasehold.v1.Busy.$Properties|null);
-
-            /** AcquireResponse waiting. */
-            waiting?: (leasehold.v1.Waiting.$Properties|null);
-
-            /** AcquireResponse timestamp. */
-            timestamp: number;
-
-            /** AcquireResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /** AcquireResponse outcome. */
-            outcome?: ("grant"|"busy"|"waiting");
-
-            /**
-             * Encodes the specified AcquireResponse message. Does not implicitly {@link leasehold.v1.AcquireResponse.verify|verify} messages.
-             * @param message AcquireResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.AcquireResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes an AcquireResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.AcquireResponse & leasehold.v1.AcquireResponse.$Shape} AcquireResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.AcquireResponse & leasehold.v1.AcquireResponse.$Shape;
-
-            /**
-             * Gets the type url for AcquireResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace AcquireResponse {
-
-            /** Properties of an AcquireResponse. */
-            interface $Properties {
-
-                /** AcquireResponse grant */
-                grant?: (leasehold.v1.Grant.$Properties|null);
-
-                /** AcquireResponse busy */
-                busy?: (leasehold.v1.Busy.$Properties|null);
-
-                /** AcquireResponse waiting */
-                waiting?: (leasehold.v1.Waiting.$Properties|null);
-
-                /** AcquireResponse timestamp */
-                timestamp?: (number|null);
-
-                /** AcquireResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** AcquireResponse outcome */
-                outcome?: ("grant"|"busy"|"waiting");
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Narrowed shape of an AcquireResponse. */
-            type $Shape = {
-              grant?: leasehold.v1.Grant.$Shape|null;
-              busy?: leasehold.v1.Busy.$Shape|null;
-              waiting?: leasehold.v1.Waiting.$Shape|null;
-              timestamp?: number|null;
-              clockAheadBy?: number|null;
-              $unknowns?: Uint8Array[];
-            } & (
-              ({ outcome?: undefined; grant?: null; busy?: null; waiting?: null }|{ outcome?: "grant"; grant: leasehold.v1.Grant.$Shape; busy?: null; waiting?: null }|{ outcome?: "busy"; grant?: null; busy: leasehold.v1.Busy.$Shape; waiting?: null }|{ outcome?: "waiting"; grant?: null; busy?: null; waiting: leasehold.v1.Waiting.$Shape })
-            );
-        }
-
-        /**
-         * Properties of a CancelAcquireRequest.
-         * @deprecated Use leasehold.v1.CancelAcquireRequest.$Properties instead.
-         */
-        interface ICancelAcquireRequest extends leasehold.v1.CancelAcquireRequest.$Properties {
-        }
-
-        /** Represents a CancelAcquireRequest. */
-        class CancelAcquireRequest {
-
-            /**
-             * Constructs a new CancelAcquireRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.CancelAcquireRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** CancelAcquireRequest requestId. */
-            requestId: string;
-
-            /** CancelAcquireRequest leaseId. */
-            leaseId: string;
-
-            /** CancelAcquireRequest sessionAcquire. */
-            sessionAcquire: number;
-
-            /** CancelAcquireRequest observed. */
-            observed: number;
-
-            /**
-             * Encodes the specified CancelAcquireRequest message. Does not implicitly {@link leasehold.v1.CancelAcquireRequest.verify|verify} messages.
-             * @param message CancelAcquireRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.CancelAcquireRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a CancelAcquireRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.CancelAcquireRequest & leasehold.v1.CancelAcquireRequest.$Shape} CancelAcquireRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.CancelAcquireRequest & leasehold.v1.CancelAcquireRequest.$Shape;
-
-            /**
-             * Gets the type url for CancelAcquireRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace CancelAcquireRequest {
-
-            /** Properties of a CancelAcquireRequest. */
-            interface $Properties {
-
-                /** CancelAcquireRequest requestId */
-                requestId?: (string|null);
-
-                /** CancelAcquireRequest leaseId */
-                leaseId?: (string|null);
-
-                /** CancelAcquireRequest sessionAcquire */
-                sessionAcquire?: (number|null);
-
-                /** CancelAcquireRequest observed */
-                observed?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a CancelAcquireRequest. */
-            type $Shape = leasehold.v1.CancelAcquireRequest.$Properties;
-        }
-
-        /**
-         * Properties of a CancelAcquireResponse.
-         * @deprecated Use leasehold.v1.CancelAcquireResponse.$Properties instead.
-         */
-        interface ICancelAcquireResponse extends leasehold.v1.CancelAcquireResponse.$Properties {
-        }
-
-        /** Represents a CancelAcquireResponse. */
-        class CancelAcquireResponse {
-
-            /**
-             * Constructs a new CancelAcquireResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.CancelAcquireResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** CancelAcquireResponse outcome. */
-            outcome: leasehold.v1.CancelOutcome;
-
-            /** CancelAcquireResponse timestamp. */
-            timestamp: number;
-
-            /** CancelAcquireResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /**
-             * Encodes the specified CancelAcquireResponse message. Does not implicitly {@link leasehold.v1.CancelAcquireResponse.verify|verify} messages.
-             * @param message CancelAcquireResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.CancelAcquireResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a CancelAcquireResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.CancelAcquireResponse & leasehold.v1.CancelAcquireResponse.$Shape} CancelAcquireResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.CancelAcquireResponse & leasehold.v1.CancelAcquireResponse.$Shape;
-
-            /**
-             * Gets the type url for CancelAcquireResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace CancelAcquireResponse {
-
-            /** Properties of a CancelAcquireResponse. */
-            interface $Properties {
-
-                /** CancelAcquireResponse outcome */
-                outcome?: (leasehold.v1.CancelOutcome|null);
-
-                /** CancelAcquireResponse timestamp */
-                timestamp?: (number|null);
-
-                /** CancelAcquireResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a CancelAcquireResponse. */
-            type $Shape = leasehold.v1.CancelAcquireResponse.$Properties;
-        }
-
-        /** CancelOutcome enum. */
-        enum CancelOutcome {
-
-            /** CANCEL_OUTCOME_UNSPECIFIED value */
-            CANCEL_OUTCOME_UNSPECIFIED = 0,
-
-            /** CANCEL_OUTCOME_NOTHING value */
-            CANCEL_OUTCOME_NOTHING = 1,
-
-            /** CANCEL_OUTCOME_TICKET value */
-            CANCEL_OUTCOME_TICKET = 2,
-
-            /** CANCEL_OUTCOME_GRANT value */
-            CANCEL_OUTCOME_GRANT = 3
-        }
-
-        /**
-         * Properties of a ReleaseRequest.
-         * @deprecated Use leasehold.v1.ReleaseRequest.$Properties instead.
-         */
-        interface IReleaseRequest extends leasehold.v1.ReleaseRequest.$Properties {
-        }
-
-        /** Represents a ReleaseRequest. */
-        class ReleaseRequest {
-
-            /**
-             * Constructs a new ReleaseRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ReleaseRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ReleaseRequest name. */
-            name: string;
-
-            /** ReleaseRequest token. */
-            token: number;
-
-            /** ReleaseRequest observed. */
-            observed: number;
-
-            /**
-             * Encodes the specified ReleaseRequest message. Does not implicitly {@link leasehold.v1.ReleaseRequest.verify|verify} messages.
-             * @param message ReleaseRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ReleaseRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ReleaseRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ReleaseRequest & leasehold.v1.ReleaseRequest.$Shape} ReleaseRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ReleaseRequest & leasehold.v1.ReleaseRequest.$Shape;
-
-            /**
-             * Gets the type url for ReleaseRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ReleaseRequest {
-
-            /** Properties of a ReleaseRequest. */
-            interface $Properties {
-
-                /** ReleaseRequest name */
-                name?: (string|null);
-
-                /** ReleaseRequest token */
-                token?: (number|null);
-
-                /** ReleaseRequest observed */
-                observed?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ReleaseRequest. */
-            type $Shape = leasehold.v1.ReleaseRequest.$Properties;
-        }
-
-        /**
-         * Properties of a ReleaseResponse.
-         * @deprecated Use leasehold.v1.ReleaseResponse.$Properties instead.
-         */
-        interface IReleaseResponse extends leasehold.v1.ReleaseResponse.$Properties {
-        }
-
-        /** Represents a ReleaseResponse. */
-        class ReleaseResponse {
-
-            /**
-             * Constructs a new ReleaseResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ReleaseResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ReleaseResponse timestamp. */
-            timestamp: number;
-
-            /** ReleaseResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /**
-             * Encodes the specified ReleaseResponse message. Does not implicitly {@link leasehold.v1.ReleaseResponse.verify|verify} messages.
-             * @param message ReleaseResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ReleaseResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ReleaseResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ReleaseResponse & leasehold.v1.ReleaseResponse.$Shape} ReleaseResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ReleaseResponse & leasehold.v1.ReleaseResponse.$Shape;
-
-            /**
-             * Gets the type url for ReleaseResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ReleaseResponse {
-
-            /** Properties of a ReleaseResponse. */
-            interface $Properties {
-
-                /** ReleaseResponse timestamp */
-                timestamp?: (number|null);
-
-                /** ReleaseResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ReleaseResponse. */
-            type $Shape = leasehold.v1.ReleaseResponse.$Properties;
-        }
-
-        /**
-         * Properties of a DescribeLockRequest.
-         * @deprecated Use leasehold.v1.DescribeLockRequest.$Properties instead.
-         */
-        interface IDescribeLockRequest extends leasehold.v1.DescribeLockRequest.$Properties {
-        }
-
-        /** Represents a DescribeLockRequest. */
-        class DescribeLockRequest {
-
-            /**
-             * Constructs a new DescribeLockRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.DescribeLockRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** DescribeLockRequest name. */
-            name: string;
-
-            /** DescribeLockRequest waitersMax. */
-            waitersMax: number;
-
-            /** DescribeLockRequest observed. */
-            observed: number;
-
-            /**
-             * Encodes the specified DescribeLockRequest message. Does not implicitly {@link leasehold.v1.DescribeLockRequest.verify|verify} messages.
-             * @param message DescribeLockRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.DescribeLockRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a DescribeLockRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.DescribeLockRequest & leasehold.v1.DescribeLockRequest.$Shape} DescribeLockRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DescribeLockRequest & leasehold.v1.DescribeLockRequest.$Shape;
-
-            /**
-             * Gets the type url for DescribeLockRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace DescribeLockRequest {
-
-            /** Properties of a DescribeLockRequest. */
-            interface $Properties {
-
-                /** DescribeLockRequest name */
-                name?: (string|null);
-
-                /** DescribeLockRequest waitersMax */
-                waitersMax?: (number|null);
-
-                /** DescribeLockRequest observed */
-                observed?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a DescribeLockRequest. */
-            type $Shape = leasehold.v1.DescribeLockRequest.$Properties;
-        }
-
-        /**
-         * Properties of a DescribeLockResponse.
-         * @deprecated Use leasehold.v1.DescribeLockResponse.$Properties instead.
-         */
-        interface IDescribeLockResponse extends leasehold.v1.DescribeLockResponse.$Properties {
-        }
-
-        /** Represents a DescribeLockResponse. */
-        class DescribeLockResponse {
-
-            /**
-             * Constructs a new DescribeLockResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.DescribeLockResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** DescribeLockResponse name. */
-            name: string;
-
-            /** DescribeLockResponse holders. */
-            holders: leasehold.v1.Holder.$Properties[];
-
-            /** DescribeLockResponse waiters. */
-            waiters: leasehold.v1.Waiter.$Properties[];
-
-            /** DescribeLockResponse waitersTotal. */
-            waitersTotal: number;
-
-            /** DescribeLockResponse reserved. */
-            reserved: boolean;
-
-            /** DescribeLockResponse timestamp. */
-            timestamp: number;
-
-            /** DescribeLockResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /**
-             * Encodes the specified DescribeLockResponse message. Does not implicitly {@link leasehold.v1.DescribeLockResponse.verify|verify} messages.
-             * @param message DescribeLockResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.DescribeLockResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a DescribeLockResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.DescribeLockResponse & leasehold.v1.DescribeLockResponse.$Shape} DescribeLockResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.DescribeLockResponse & leasehold.v1.DescribeLockResponse.$Shape;
-
-            /**
-             * Gets the type url for DescribeLockResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace DescribeLockResponse {
-
-            /** Properties of a DescribeLockResponse. */
-            interface $Properties {
-
-                /** DescribeLockResponse name */
-                name?: (string|null);
-
-                /** DescribeLockResponse holders */
-                holders?: (leasehold.v1.Holder.$Properties[]|null);
-
-                /** DescribeLockResponse waiters */
-                waiters?: (leasehold.v1.Waiter.$Properties[]|null);
-
-                /** DescribeLockResponse waitersTotal */
-                waitersTotal?: (number|null);
-
-                /** DescribeLockResponse reserved */
-                reserved?: (boolean|null);
-
-                /** DescribeLockResponse timestamp */
-                timestamp?: (number|null);
-
-                /** DescribeLockResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a DescribeLockResponse. */
-            type $Shape = leasehold.v1.DescribeLockResponse.$Properties;
-        }
-
-        /**
-         * Properties of a ListLocksRequest.
-         * @deprecated Use leasehold.v1.ListLocksRequest.$Properties instead.
-         */
-        interface IListLocksRequest extends leasehold.v1.ListLocksRequest.$Properties {
-        }
-
-        /** Represents a ListLocksRequest. */
-        class ListLocksRequest {
-
-            /**
-             * Constructs a new ListLocksRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ListLocksRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ListLocksRequest prefix. */
-            prefix: string;
-
-            /** ListLocksRequest pageSize. */
-            pageSize: number;
-
-            /** ListLocksRequest pageToken. */
-            pageToken: string;
-
-            /** ListLocksRequest observed. */
-            observed: number;
-
-            /**
-             * Encodes the specified ListLocksRequest message. Does not implicitly {@link leasehold.v1.ListLocksRequest.verify|verify} messages.
-             * @param message ListLocksRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ListLocksRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ListLocksRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ListLocksRequest & leasehold.v1.ListLocksRequest.$Shape} ListLocksRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ListLocksRequest & leasehold.v1.ListLocksRequest.$Shape;
-
-            /**
-             * Gets the type url for ListLocksRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ListLocksRequest {
-
-            /** Properties of a ListLocksRequest. */
-            interface $Properties {
-
-                /** ListLocksRequest prefix */
-                prefix?: (string|null);
-
-                /** ListLocksRequest pageSize */
-                pageSize?: (number|null);
-
-                /** ListLocksRequest pageToken */
-                pageToken?: (string|null);
-
-                /** ListLocksRequest observed */
-                observed?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ListLocksRequest. */
-            type $Shape = leasehold.v1.ListLocksRequest.$Properties;
-        }
-
-        /**
-         * Properties of a LockSummary.
-         * @deprecated Use leasehold.v1.LockSummary.$Properties instead.
-         */
-        interface ILockSummary extends leasehold.v1.LockSummary.$Properties {
-        }
-
-        /** Represents a LockSummary. */
-        class LockSummary {
-
-            /**
-             * Constructs a new LockSummary.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.LockSummary.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** LockSummary name. */
-            name: string;
-
-            /** LockSummary holders. */
-            holders: leasehold.v1.Holder.$Properties[];
-
-            /** LockSummary waiters. */
-            waiters: number;
-
-            /** LockSummary reserved. */
-            reserved: boolean;
-
-            /**
-             * Encodes the specified LockSummary message. Does not implicitly {@link leasehold.v1.LockSummary.verify|verify} messages.
-             * @param message LockSummary message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.LockSummary.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a LockSummary message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.LockSummary & leasehold.v1.LockSummary.$Shape} LockSummary
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LockSummary & leasehold.v1.LockSummary.$Shape;
-
-            /**
-             * Gets the type url for LockSummary
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace LockSummary {
-
-            /** Properties of a LockSummary. */
-            interface $Properties {
-
-                /** LockSummary name */
-                name?: (string|null);
-
-                /** LockSummary holders */
-                holders?: (leasehold.v1.Holder.$Properties[]|null);
-
-                /** LockSummary waiters */
-                waiters?: (number|null);
-
-                /** LockSummary reserved */
-                reserved?: (boolean|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a LockSummary. */
-            type $Shape = leasehold.v1.LockSummary.$Properties;
-        }
-
-        /**
-         * Properties of a ListLocksResponse.
-         * @deprecated Use leasehold.v1.ListLocksResponse.$Properties instead.
-         */
-        interface IListLocksResponse extends leasehold.v1.ListLocksResponse.$Properties {
-        }
-
-        /** Represents a ListLocksResponse. */
-        class ListLocksResponse {
-
-            /**
-             * Constructs a new ListLocksResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ListLocksResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ListLocksResponse locks. */
-            locks: leasehold.v1.LockSummary.$Properties[];
-
-            /** ListLocksResponse nextPageToken. */
-            nextPageToken: string;
-
-            /** ListLocksResponse timestamp. */
-            timestamp: number;
-
-            /** ListLocksResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /**
-             * Encodes the specified ListLocksResponse message. Does not implicitly {@link leasehold.v1.ListLocksResponse.verify|verify} messages.
-             * @param message ListLocksResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ListLocksResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ListLocksResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ListLocksResponse & leasehold.v1.ListLocksResponse.$Shape} ListLocksResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ListLocksResponse & leasehold.v1.ListLocksResponse.$Shape;
-
-            /**
-             * Gets the type url for ListLocksResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ListLocksResponse {
-
-            /** Properties of a ListLocksResponse. */
-            interface $Properties {
-
-                /** ListLocksResponse locks */
-                locks?: (leasehold.v1.LockSummary.$Properties[]|null);
-
-                /** ListLocksResponse nextPageToken */
-                nextPageToken?: (string|null);
-
-                /** ListLocksResponse timestamp */
-                timestamp?: (number|null);
-
-                /** ListLocksResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ListLocksResponse. */
-            type $Shape = leasehold.v1.ListLocksResponse.$Properties;
-        }
-
-        /**
-         * Properties of a ValidateRequest.
-         * @deprecated Use leasehold.v1.ValidateRequest.$Properties instead.
-         */
-        interface IValidateRequest extends leasehold.v1.ValidateRequest.$Properties {
-        }
-
-        /** Represents a ValidateRequest. */
-        class ValidateRequest {
-
-            /**
-             * Constructs a new ValidateRequest.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ValidateRequest.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ValidateRequest name. */
-            name: string;
-
-            /** ValidateRequest token. */
-            token: number;
-
-            /** ValidateRequest observed. */
-            observed: number;
-
-            /**
-             * Encodes the specified ValidateRequest message. Does not implicitly {@link leasehold.v1.ValidateRequest.verify|verify} messages.
-             * @param message ValidateRequest message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ValidateRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ValidateRequest message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ValidateRequest & leasehold.v1.ValidateRequest.$Shape} ValidateRequest
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ValidateRequest & leasehold.v1.ValidateRequest.$Shape;
-
-            /**
-             * Gets the type url for ValidateRequest
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ValidateRequest {
-
-            /** Properties of a ValidateRequest. */
-            interface $Properties {
-
-                /** ValidateRequest name */
-                name?: (string|null);
-
-                /** ValidateRequest token */
-                token?: (number|null);
-
-                /** ValidateRequest observed */
-                observed?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ValidateRequest. */
-            type $Shape = leasehold.v1.ValidateRequest.$Properties;
-        }
-
-        /**
-         * Properties of a ValidateResponse.
-         * @deprecated Use leasehold.v1.ValidateResponse.$Properties instead.
-         */
-        interface IValidateResponse extends leasehold.v1.ValidateResponse.$Properties {
-        }
-
-        /** Represents a ValidateResponse. */
-        class ValidateResponse {
-
-            /**
-             * Constructs a new ValidateResponse.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.ValidateResponse.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** ValidateResponse held. */
-            held: boolean;
-
-            /** ValidateResponse timestamp. */
-            timestamp: number;
-
-            /** ValidateResponse clockAheadBy. */
-            clockAheadBy: number;
-
-            /**
-             * Encodes the specified ValidateResponse message. Does not implicitly {@link leasehold.v1.ValidateResponse.verify|verify} messages.
-             * @param message ValidateResponse message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.ValidateResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a ValidateResponse message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.ValidateResponse & leasehold.v1.ValidateResponse.$Shape} ValidateResponse
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ValidateResponse & leasehold.v1.ValidateResponse.$Shape;
-
-            /**
-             * Gets the type url for ValidateResponse
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace ValidateResponse {
-
-            /** Properties of a ValidateResponse. */
-            interface $Properties {
-
-                /** ValidateResponse held */
-                held?: (boolean|null);
-
-                /** ValidateResponse timestamp */
-                timestamp?: (number|null);
-
-                /** ValidateResponse clockAheadBy */
-                clockAheadBy?: (number|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a ValidateResponse. */
-            type $Shape = leasehold.v1.ValidateResponse.$Properties;
-        }
-
         /**
          * Properties of an AttachRequest.
          * @deprecated Use leasehold.v1.AttachRequest.$Properties instead.
@@ -2967,6 +5102,9 @@ export namespace leasehold {
 
             /** AttachRequest acked. */
             acked: number[];
+
+            /** AttachRequest progress. */
+            progress: number[];
 
             /**
              * Encodes the specified AttachRequest message. Does not implicitly {@link leasehold.v1.AttachRequest.verify|verify} messages.
@@ -3020,6 +5158,9 @@ export namespace leasehold {
                 /** AttachRequest acked */
                 acked?: (number[]|null);
 
+                /** AttachRequest progress */
+                progress?: (number[]|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -3033,6 +5174,7 @@ export namespace leasehold {
               commands?: leasehold.v1.Command.$Shape[]|null;
               observed?: number|null;
               acked?: number[]|null;
+              progress?: number[]|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -3289,8 +5431,20 @@ export namespace leasehold {
             /** Command revokeSessionLease. */
             revokeSessionLease?: (number|null);
 
+            /** Command acquireAll. */
+            acquireAll?: (leasehold.v1.AcquireAllRequest.$Properties|null);
+
+            /** Command transfer. */
+            transfer?: (leasehold.v1.TransferRequest.$Properties|null);
+
+            /** Command downgrade. */
+            downgrade?: (leasehold.v1.DowngradeRequest.$Properties|null);
+
+            /** Command setMetadata. */
+            setMetadata?: (leasehold.v1.SetMetadataRequest.$Properties|null);
+
             /** Command command. */
-            command?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"revokeSessionLease");
+            command?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"revokeSessionLease"|"acquireAll"|"transfer"|"downgrade"|"setMetadata");
 
             /**
              * Encodes the specified Command message. Does not implicitly {@link leasehold.v1.Command.verify|verify} messages.
@@ -3356,8 +5510,20 @@ export namespace leasehold {
                 /** Command revokeSessionLease */
                 revokeSessionLease?: (number|null);
 
+                /** Command acquireAll */
+                acquireAll?: (leasehold.v1.AcquireAllRequest.$Properties|null);
+
+                /** Command transfer */
+                transfer?: (leasehold.v1.TransferRequest.$Properties|null);
+
+                /** Command downgrade */
+                downgrade?: (leasehold.v1.DowngradeRequest.$Properties|null);
+
+                /** Command setMetadata */
+                setMetadata?: (leasehold.v1.SetMetadataRequest.$Properties|null);
+
                 /** Command command */
-                command?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"revokeSessionLease");
+                command?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"revokeSessionLease"|"acquireAll"|"transfer"|"downgrade"|"setMetadata");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -3376,9 +5542,13 @@ export namespace leasehold {
               listLocks?: leasehold.v1.ListLocksRequest.$Shape|null;
               tick?: leasehold.v1.TickRequest.$Shape|null;
               revokeSessionLease?: number|null;
+              acquireAll?: leasehold.v1.AcquireAllRequest.$Shape|null;
+              transfer?: leasehold.v1.TransferRequest.$Shape|null;
+              downgrade?: leasehold.v1.DowngradeRequest.$Shape|null;
+              setMetadata?: leasehold.v1.SetMetadataRequest.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ command?: undefined; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "createLease"; createLease: leasehold.v1.CreateLeaseRequest.$Shape; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "revokeLease"; createLease?: null; revokeLease: leasehold.v1.RevokeLeaseRequest.$Shape; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "acquire"; createLease?: null; revokeLease?: null; acquire: leasehold.v1.AcquireRequest.$Shape; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "cancelAcquire"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire: leasehold.v1.CancelAcquireRequest.$Shape; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "release"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release: leasehold.v1.ReleaseRequest.$Shape; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "validate"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate: leasehold.v1.ValidateRequest.$Shape; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "describeLock"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock: leasehold.v1.DescribeLockRequest.$Shape; listLocks?: null; tick?: null; revokeSessionLease?: null }|{ command?: "listLocks"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks: leasehold.v1.ListLocksRequest.$Shape; tick?: null; revokeSessionLease?: null }|{ command?: "tick"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick: leasehold.v1.TickRequest.$Shape; revokeSessionLease?: null }|{ command?: "revokeSessionLease"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease: number })
+              ({ command?: undefined; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "createLease"; createLease: leasehold.v1.CreateLeaseRequest.$Shape; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "revokeLease"; createLease?: null; revokeLease: leasehold.v1.RevokeLeaseRequest.$Shape; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "acquire"; createLease?: null; revokeLease?: null; acquire: leasehold.v1.AcquireRequest.$Shape; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "cancelAcquire"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire: leasehold.v1.CancelAcquireRequest.$Shape; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "release"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release: leasehold.v1.ReleaseRequest.$Shape; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "validate"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate: leasehold.v1.ValidateRequest.$Shape; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "describeLock"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock: leasehold.v1.DescribeLockRequest.$Shape; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "listLocks"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks: leasehold.v1.ListLocksRequest.$Shape; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "tick"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick: leasehold.v1.TickRequest.$Shape; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "revokeSessionLease"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease: number; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "acquireAll"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll: leasehold.v1.AcquireAllRequest.$Shape; transfer?: null; downgrade?: null; setMetadata?: null }|{ command?: "transfer"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer: leasehold.v1.TransferRequest.$Shape; downgrade?: null; setMetadata?: null }|{ command?: "downgrade"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade: leasehold.v1.DowngradeRequest.$Shape; setMetadata?: null }|{ command?: "setMetadata"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; revokeSessionLease?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata: leasehold.v1.SetMetadataRequest.$Shape })
             );
         }
 
@@ -3550,8 +5720,20 @@ export namespace leasehold {
             /** Result failure. */
             failure?: (leasehold.v1.Failure.$Properties|null);
 
+            /** Result acquireAll. */
+            acquireAll?: (leasehold.v1.AcquireAllResponse.$Properties|null);
+
+            /** Result transfer. */
+            transfer?: (leasehold.v1.TransferResponse.$Properties|null);
+
+            /** Result downgrade. */
+            downgrade?: (leasehold.v1.DowngradeResponse.$Properties|null);
+
+            /** Result setMetadata. */
+            setMetadata?: (leasehold.v1.SetMetadataResponse.$Properties|null);
+
             /** Result result. */
-            result?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"failure");
+            result?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"failure"|"acquireAll"|"transfer"|"downgrade"|"setMetadata");
 
             /**
              * Encodes the specified Result message. Does not implicitly {@link leasehold.v1.Result.verify|verify} messages.
@@ -3617,8 +5799,20 @@ export namespace leasehold {
                 /** Result failure */
                 failure?: (leasehold.v1.Failure.$Properties|null);
 
+                /** Result acquireAll */
+                acquireAll?: (leasehold.v1.AcquireAllResponse.$Properties|null);
+
+                /** Result transfer */
+                transfer?: (leasehold.v1.TransferResponse.$Properties|null);
+
+                /** Result downgrade */
+                downgrade?: (leasehold.v1.DowngradeResponse.$Properties|null);
+
+                /** Result setMetadata */
+                setMetadata?: (leasehold.v1.SetMetadataResponse.$Properties|null);
+
                 /** Result result */
-                result?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"failure");
+                result?: ("createLease"|"revokeLease"|"acquire"|"cancelAcquire"|"release"|"validate"|"describeLock"|"listLocks"|"tick"|"failure"|"acquireAll"|"transfer"|"downgrade"|"setMetadata");
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -3637,9 +5831,13 @@ export namespace leasehold {
               listLocks?: leasehold.v1.ListLocksResponse.$Shape|null;
               tick?: leasehold.v1.TickResponse.$Shape|null;
               failure?: leasehold.v1.Failure.$Shape|null;
+              acquireAll?: leasehold.v1.AcquireAllResponse.$Shape|null;
+              transfer?: leasehold.v1.TransferResponse.$Shape|null;
+              downgrade?: leasehold.v1.DowngradeResponse.$Shape|null;
+              setMetadata?: leasehold.v1.SetMetadataResponse.$Shape|null;
               $unknowns?: Uint8Array[];
             } & (
-              ({ result?: undefined; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "createLease"; createLease: leasehold.v1.CreateLeaseResponse.$Shape; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "revokeLease"; createLease?: null; revokeLease: leasehold.v1.RevokeLeaseResponse.$Shape; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "acquire"; createLease?: null; revokeLease?: null; acquire: leasehold.v1.AcquireResponse.$Shape; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "cancelAcquire"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire: leasehold.v1.CancelAcquireResponse.$Shape; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "release"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release: leasehold.v1.ReleaseResponse.$Shape; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "validate"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate: leasehold.v1.ValidateResponse.$Shape; describeLock?: null; listLocks?: null; tick?: null; failure?: null }|{ result?: "describeLock"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock: leasehold.v1.DescribeLockResponse.$Shape; listLocks?: null; tick?: null; failure?: null }|{ result?: "listLocks"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks: leasehold.v1.ListLocksResponse.$Shape; tick?: null; failure?: null }|{ result?: "tick"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick: leasehold.v1.TickResponse.$Shape; failure?: null }|{ result?: "failure"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure: leasehold.v1.Failure.$Shape })
+              ({ result?: undefined; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "createLease"; createLease: leasehold.v1.CreateLeaseResponse.$Shape; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "revokeLease"; createLease?: null; revokeLease: leasehold.v1.RevokeLeaseResponse.$Shape; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "acquire"; createLease?: null; revokeLease?: null; acquire: leasehold.v1.AcquireResponse.$Shape; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "cancelAcquire"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire: leasehold.v1.CancelAcquireResponse.$Shape; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "release"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release: leasehold.v1.ReleaseResponse.$Shape; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "validate"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate: leasehold.v1.ValidateResponse.$Shape; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "describeLock"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock: leasehold.v1.DescribeLockResponse.$Shape; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "listLocks"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks: leasehold.v1.ListLocksResponse.$Shape; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "tick"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick: leasehold.v1.TickResponse.$Shape; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "failure"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure: leasehold.v1.Failure.$Shape; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "acquireAll"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll: leasehold.v1.AcquireAllResponse.$Shape; transfer?: null; downgrade?: null; setMetadata?: null }|{ result?: "transfer"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer: leasehold.v1.TransferResponse.$Shape; downgrade?: null; setMetadata?: null }|{ result?: "downgrade"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade: leasehold.v1.DowngradeResponse.$Shape; setMetadata?: null }|{ result?: "setMetadata"; createLease?: null; revokeLease?: null; acquire?: null; cancelAcquire?: null; release?: null; validate?: null; describeLock?: null; listLocks?: null; tick?: null; failure?: null; acquireAll?: null; transfer?: null; downgrade?: null; setMetadata: leasehold.v1.SetMetadataResponse.$Shape })
             );
         }
 
@@ -3670,6 +5868,9 @@ export namespace leasehold {
 
             /** Failure retryAfterMs. */
             retryAfterMs: number;
+
+            /** Failure knot. */
+            knot: leasehold.v1.KnotWait.$Properties[];
 
             /**
              * Encodes the specified Failure message. Does not implicitly {@link leasehold.v1.Failure.verify|verify} messages.
@@ -3711,12 +5912,103 @@ export namespace leasehold {
                 /** Failure retryAfterMs */
                 retryAfterMs?: (number|null);
 
+                /** Failure knot */
+                knot?: (leasehold.v1.KnotWait.$Properties[]|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
 
             /** Shape of a Failure. */
             type $Shape = leasehold.v1.Failure.$Properties;
+        }
+
+        /**
+         * Properties of a KnotWait.
+         * @deprecated Use leasehold.v1.KnotWait.$Properties instead.
+         */
+        interface IKnotWait extends leasehold.v1.KnotWait.$Properties {
+        }
+
+        /** Represents a KnotWait. */
+        class KnotWait {
+
+            /**
+             * Constructs a new KnotWait.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.KnotWait.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** KnotWait ticketId. */
+            ticketId: string;
+
+            /** KnotWait owner. */
+            owner: string;
+
+            /** KnotWait contenderId. */
+            contenderId: string;
+
+            /** KnotWait waitsFor. */
+            waitsFor: string[];
+
+            /** KnotWait holds. */
+            holds: string[];
+
+            /**
+             * Encodes the specified KnotWait message. Does not implicitly {@link leasehold.v1.KnotWait.verify|verify} messages.
+             * @param message KnotWait message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.KnotWait.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a KnotWait message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.KnotWait & leasehold.v1.KnotWait.$Shape} KnotWait
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.KnotWait & leasehold.v1.KnotWait.$Shape;
+
+            /**
+             * Gets the type url for KnotWait
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace KnotWait {
+
+            /** Properties of a KnotWait. */
+            interface $Properties {
+
+                /** KnotWait ticketId */
+                ticketId?: (string|null);
+
+                /** KnotWait owner */
+                owner?: (string|null);
+
+                /** KnotWait contenderId */
+                contenderId?: (string|null);
+
+                /** KnotWait waitsFor */
+                waitsFor?: (string[]|null);
+
+                /** KnotWait holds */
+                holds?: (string[]|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a KnotWait. */
+            type $Shape = leasehold.v1.KnotWait.$Properties;
         }
 
         /**
@@ -3746,6 +6038,9 @@ export namespace leasehold {
 
             /** Renewal frame. */
             frame: number;
+
+            /** Renewal renewAfterMs. */
+            renewAfterMs: number;
 
             /**
              * Encodes the specified Renewal message. Does not implicitly {@link leasehold.v1.Renewal.verify|verify} messages.
@@ -3786,6 +6081,9 @@ export namespace leasehold {
 
                 /** Renewal frame */
                 frame?: (number|null);
+
+                /** Renewal renewAfterMs */
+                renewAfterMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -3863,89 +6161,6 @@ export namespace leasehold {
 
             /** Shape of a LeaseEnd. */
             type $Shape = leasehold.v1.LeaseEnd.$Properties;
-        }
-
-        /**
-         * Properties of a HoldEnd.
-         * @deprecated Use leasehold.v1.HoldEnd.$Properties instead.
-         */
-        interface IHoldEnd extends leasehold.v1.HoldEnd.$Properties {
-        }
-
-        /** Represents a HoldEnd. */
-        class HoldEnd {
-
-            /**
-             * Constructs a new HoldEnd.
-             * @param [properties] Properties to set
-             */
-            constructor(properties?: leasehold.v1.HoldEnd.$Properties);
-
-            /** Unknown fields preserved while decoding when enabled */
-            $unknowns?: Uint8Array[];
-
-            /** HoldEnd token. */
-            token: number;
-
-            /** HoldEnd reason. */
-            reason: leasehold.v1.EndReason;
-
-            /**
-             * Encodes the specified HoldEnd message. Does not implicitly {@link leasehold.v1.HoldEnd.verify|verify} messages.
-             * @param message HoldEnd message or plain object to encode
-             * @param [writer] Writer to encode to
-             * @returns Writer
-             */
-            static encode(message: leasehold.v1.HoldEnd.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
-
-            /**
-             * Decodes a HoldEnd message from the specified reader or buffer.
-             * @param reader Reader or buffer to decode from
-             * @param [length] Message length if known beforehand
-             * @returns {leasehold.v1.HoldEnd & leasehold.v1.HoldEnd.$Shape} HoldEnd
-             * @throws {Error} If the payload is not a reader or valid buffer
-             * @throws {$protobuf.util.ProtocolError} If required fields are missing
-             */
-            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.HoldEnd & leasehold.v1.HoldEnd.$Shape;
-
-            /**
-             * Gets the type url for HoldEnd
-             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
-             * @returns The type url
-             */
-            static getTypeUrl(prefix?: string): string;
-        }
-
-        namespace HoldEnd {
-
-            /** Properties of a HoldEnd. */
-            interface $Properties {
-
-                /** HoldEnd token */
-                token?: (number|null);
-
-                /** HoldEnd reason */
-                reason?: (leasehold.v1.EndReason|null);
-
-                /** Unknown fields preserved while decoding when enabled */
-                $unknowns?: Uint8Array[];
-            }
-
-            /** Shape of a HoldEnd. */
-            type $Shape = leasehold.v1.HoldEnd.$Properties;
-        }
-
-        /** EndReason enum. */
-        enum EndReason {
-
-            /** END_REASON_UNSPECIFIED value */
-            END_REASON_UNSPECIFIED = 0,
-
-            /** END_REASON_EXPIRED value */
-            END_REASON_EXPIRED = 1,
-
-            /** END_REASON_REVOKED value */
-            END_REASON_REVOKED = 2
         }
     }
 }

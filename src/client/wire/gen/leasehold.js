@@ -367,6 +367,5357 @@ export const leasehold = $root.leasehold = (() => {
             return StatusResponse;
         })();
 
+        v1.ForceReleaseRequest = (function() {
+
+            const ForceReleaseRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ForceReleaseRequest.prototype.name = "";
+            ForceReleaseRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ForceReleaseRequest.prototype.reason = "";
+            ForceReleaseRequest.prototype.now = false;
+
+            ForceReleaseRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== "")
+                    writer.uint32(26).string(message.reason);
+                if (message.now != null && $Object.hasOwnProperty.call(message, "now") && message.now !== false)
+                    writer.uint32(32).bool(message.now);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ForceReleaseRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ForceReleaseRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reason = value;
+                            else
+                                delete message.reason;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.now = value;
+                            else
+                                delete message.now;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ForceReleaseRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ForceReleaseRequest";
+            };
+
+            return ForceReleaseRequest;
+        })();
+
+        v1.ForceReleaseResponse = (function() {
+
+            const ForceReleaseResponse = function (properties) {
+                this.ended = [];
+                this.revoking = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ForceReleaseResponse.prototype.ended = $util.emptyArray;
+            ForceReleaseResponse.prototype.revoking = $util.emptyArray;
+            ForceReleaseResponse.prototype.withinMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ForceReleaseResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ForceReleaseResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ended != null && message.ended.length)
+                    writer.uint32(10).uint64s(message.ended);
+                if (message.revoking != null && message.revoking.length)
+                    writer.uint32(18).uint64s(message.revoking);
+                if (message.withinMs != null && $Object.hasOwnProperty.call(message, "withinMs") && (typeof message.withinMs === "object" ? message.withinMs.low || message.withinMs.high : message.withinMs !== 0))
+                    writer.uint32(24).uint64(message.withinMs);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(32).uint64(message.timestamp);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ForceReleaseResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ForceReleaseResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType === 2) {
+                                if (!(message.ended && message.ended.length))
+                                    message.ended = [];
+                                reader.uint64s(message.ended);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.ended && message.ended.length))
+                                message.ended = [];
+                            message.ended.push(reader.uint64());
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType === 2) {
+                                if (!(message.revoking && message.revoking.length))
+                                    message.revoking = [];
+                                reader.uint64s(message.revoking);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.revoking && message.revoking.length))
+                                message.revoking = [];
+                            message.revoking.push(reader.uint64());
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.withinMs = value;
+                            else
+                                delete message.withinMs;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ForceReleaseResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ForceReleaseResponse";
+            };
+
+            return ForceReleaseResponse;
+        })();
+
+        v1.TopLocksRequest = (function() {
+
+            const TopLocksRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TopLocksRequest.prototype.limit = 0;
+
+            TopLocksRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.limit != null && $Object.hasOwnProperty.call(message, "limit") && message.limit !== 0)
+                    writer.uint32(8).uint32(message.limit);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TopLocksRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.TopLocksRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.limit = value;
+                            else
+                                delete message.limit;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TopLocksRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.TopLocksRequest";
+            };
+
+            return TopLocksRequest;
+        })();
+
+        v1.TopLocksResponse = (function() {
+
+            const TopLocksResponse = function (properties) {
+                this.hottest = [];
+                this.longestHolds = [];
+                this.longestWaits = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TopLocksResponse.prototype.hottest = $util.emptyArray;
+            TopLocksResponse.prototype.longestHolds = $util.emptyArray;
+            TopLocksResponse.prototype.longestWaits = $util.emptyArray;
+            TopLocksResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            TopLocksResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.hottest != null && message.hottest.length)
+                    for (let i = 0; i < message.hottest.length; ++i)
+                        $root.leasehold.v1.HotLock.encode(message.hottest[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.longestHolds != null && message.longestHolds.length)
+                    for (let i = 0; i < message.longestHolds.length; ++i)
+                        $root.leasehold.v1.LongHold.encode(message.longestHolds[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.longestWaits != null && message.longestWaits.length)
+                    for (let i = 0; i < message.longestWaits.length; ++i)
+                        $root.leasehold.v1.LongWait.encode(message.longestWaits[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(32).uint64(message.timestamp);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TopLocksResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.TopLocksResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.hottest && message.hottest.length))
+                                message.hottest = [];
+                            message.hottest.push($root.leasehold.v1.HotLock.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.longestHolds && message.longestHolds.length))
+                                message.longestHolds = [];
+                            message.longestHolds.push($root.leasehold.v1.LongHold.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.longestWaits && message.longestWaits.length))
+                                message.longestWaits = [];
+                            message.longestWaits.push($root.leasehold.v1.LongWait.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TopLocksResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.TopLocksResponse";
+            };
+
+            return TopLocksResponse;
+        })();
+
+        v1.HotLock = (function() {
+
+            const HotLock = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            HotLock.prototype.name = "";
+            HotLock.prototype.grantsPerSecond = 0;
+
+            HotLock.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.grantsPerSecond != null && $Object.hasOwnProperty.call(message, "grantsPerSecond") && !$Object.is(message.grantsPerSecond, 0))
+                    writer.uint32(17).double(message.grantsPerSecond);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            HotLock.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.HotLock();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.grantsPerSecond = value;
+                            else
+                                delete message.grantsPerSecond;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            HotLock.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.HotLock";
+            };
+
+            return HotLock;
+        })();
+
+        v1.LongHold = (function() {
+
+            const LongHold = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LongHold.prototype.name = "";
+            LongHold.prototype.holder = null;
+
+            LongHold.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.holder != null && $Object.hasOwnProperty.call(message, "holder"))
+                    $root.leasehold.v1.Holder.encode(message.holder, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LongHold.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.LongHold();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.holder = $root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1, message.holder);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LongHold.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.LongHold";
+            };
+
+            return LongHold;
+        })();
+
+        v1.LongWait = (function() {
+
+            const LongWait = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LongWait.prototype.name = "";
+            LongWait.prototype.waiter = null;
+
+            LongWait.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.waiter != null && $Object.hasOwnProperty.call(message, "waiter"))
+                    $root.leasehold.v1.Waiter.encode(message.waiter, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LongWait.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.LongWait();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.waiter = $root.leasehold.v1.Waiter.decode(reader, reader.size(), $undefined, _depth + 1, message.waiter);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LongWait.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.LongWait";
+            };
+
+            return LongWait;
+        })();
+
+        v1.LockMode = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "LOCK_MODE_UNSPECIFIED"] = 0;
+            values[valuesById[1] = "LOCK_MODE_EXCLUSIVE"] = 1;
+            values[valuesById[2] = "LOCK_MODE_SHARED"] = 2;
+            values[valuesById[3] = "LOCK_MODE_SEMAPHORE"] = 3;
+            return values;
+        })();
+
+        v1.Grant = (function() {
+
+            const Grant = function (properties) {
+                this.slots = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Grant.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Grant.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Grant.prototype.leaseId = "";
+            Grant.prototype.leaseTtlMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Grant.prototype.leaseRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Grant.prototype.name = "";
+            Grant.prototype.slots = $util.emptyArray;
+            Grant.prototype.maxHoldRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            Grant.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(8).uint64(message.token);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId") && message.leaseId !== "")
+                    writer.uint32(26).string(message.leaseId);
+                if (message.leaseTtlMs != null && $Object.hasOwnProperty.call(message, "leaseTtlMs") && (typeof message.leaseTtlMs === "object" ? message.leaseTtlMs.low || message.leaseTtlMs.high : message.leaseTtlMs !== 0))
+                    writer.uint32(32).uint64(message.leaseTtlMs);
+                if (message.leaseRemainingMs != null && $Object.hasOwnProperty.call(message, "leaseRemainingMs") && (typeof message.leaseRemainingMs === "object" ? message.leaseRemainingMs.low || message.leaseRemainingMs.high : message.leaseRemainingMs !== 0))
+                    writer.uint32(40).uint64(message.leaseRemainingMs);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(50).string(message.name);
+                if (message.slots != null && message.slots.length)
+                    writer.uint32(58).uint32s(message.slots);
+                if (message.maxHoldRemainingMs != null && $Object.hasOwnProperty.call(message, "maxHoldRemainingMs") && (typeof message.maxHoldRemainingMs === "object" ? message.maxHoldRemainingMs.low || message.maxHoldRemainingMs.high : message.maxHoldRemainingMs !== 0))
+                    writer.uint32(64).uint64(message.maxHoldRemainingMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Grant.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Grant();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leaseId = value;
+                            else
+                                delete message.leaseId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.leaseTtlMs = value;
+                            else
+                                delete message.leaseTtlMs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.leaseRemainingMs = value;
+                            else
+                                delete message.leaseRemainingMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType === 2) {
+                                if (!(message.slots && message.slots.length))
+                                    message.slots = [];
+                                reader.uint32s(message.slots);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.slots && message.slots.length))
+                                message.slots = [];
+                            message.slots.push(reader.uint32());
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.maxHoldRemainingMs = value;
+                            else
+                                delete message.maxHoldRemainingMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Grant.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Grant";
+            };
+
+            return Grant;
+        })();
+
+        v1.Holder = (function() {
+
+            const Holder = function (properties) {
+                this.slots = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Holder.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Holder.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Holder.prototype.owner = "";
+            Holder.prototype.metadata = $util.newBuffer([]);
+            Holder.prototype.heldMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Holder.prototype.leaseRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Holder.prototype.leaseDisplayId = "";
+            Holder.prototype.mode = 0;
+            Holder.prototype.permits = 0;
+            Holder.prototype.permitLimit = 0;
+            Holder.prototype.slots = $util.emptyArray;
+            Holder.prototype.maxHoldRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Holder.prototype.revoking = false;
+            Holder.prototype.contenderId = "";
+
+            Holder.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(8).uint64(message.token);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(26).string(message.owner);
+                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
+                    writer.uint32(34).bytes(message.metadata);
+                if (message.heldMs != null && $Object.hasOwnProperty.call(message, "heldMs") && (typeof message.heldMs === "object" ? message.heldMs.low || message.heldMs.high : message.heldMs !== 0))
+                    writer.uint32(40).uint64(message.heldMs);
+                if (message.leaseRemainingMs != null && $Object.hasOwnProperty.call(message, "leaseRemainingMs") && (typeof message.leaseRemainingMs === "object" ? message.leaseRemainingMs.low || message.leaseRemainingMs.high : message.leaseRemainingMs !== 0))
+                    writer.uint32(48).uint64(message.leaseRemainingMs);
+                if (message.leaseDisplayId != null && $Object.hasOwnProperty.call(message, "leaseDisplayId") && message.leaseDisplayId !== "")
+                    writer.uint32(58).string(message.leaseDisplayId);
+                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
+                    writer.uint32(64).int32(message.mode);
+                if (message.permits != null && $Object.hasOwnProperty.call(message, "permits") && message.permits !== 0)
+                    writer.uint32(72).uint32(message.permits);
+                if (message.permitLimit != null && $Object.hasOwnProperty.call(message, "permitLimit") && message.permitLimit !== 0)
+                    writer.uint32(80).uint32(message.permitLimit);
+                if (message.slots != null && message.slots.length)
+                    writer.uint32(90).uint32s(message.slots);
+                if (message.maxHoldRemainingMs != null && $Object.hasOwnProperty.call(message, "maxHoldRemainingMs") && (typeof message.maxHoldRemainingMs === "object" ? message.maxHoldRemainingMs.low || message.maxHoldRemainingMs.high : message.maxHoldRemainingMs !== 0))
+                    writer.uint32(96).uint64(message.maxHoldRemainingMs);
+                if (message.revoking != null && $Object.hasOwnProperty.call(message, "revoking") && message.revoking !== false)
+                    writer.uint32(104).bool(message.revoking);
+                if (message.contenderId != null && $Object.hasOwnProperty.call(message, "contenderId") && message.contenderId !== "")
+                    writer.uint32(114).string(message.contenderId);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Holder.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Holder();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.metadata = value;
+                            else
+                                delete message.metadata;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.heldMs = value;
+                            else
+                                delete message.heldMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.leaseRemainingMs = value;
+                            else
+                                delete message.leaseRemainingMs;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leaseDisplayId = value;
+                            else
+                                delete message.leaseDisplayId;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.mode = value;
+                            else
+                                delete message.mode;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permits = value;
+                            else
+                                delete message.permits;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permitLimit = value;
+                            else
+                                delete message.permitLimit;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType === 2) {
+                                if (!(message.slots && message.slots.length))
+                                    message.slots = [];
+                                reader.uint32s(message.slots);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.slots && message.slots.length))
+                                message.slots = [];
+                            message.slots.push(reader.uint32());
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.maxHoldRemainingMs = value;
+                            else
+                                delete message.maxHoldRemainingMs;
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.revoking = value;
+                            else
+                                delete message.revoking;
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.contenderId = value;
+                            else
+                                delete message.contenderId;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Holder.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Holder";
+            };
+
+            return Holder;
+        })();
+
+        v1.Waiter = (function() {
+
+            const Waiter = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Waiter.prototype.ticketId = "";
+            Waiter.prototype.position = 0;
+            Waiter.prototype.owner = "";
+            Waiter.prototype.metadata = $util.newBuffer([]);
+            Waiter.prototype.waitedMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Waiter.prototype.attached = false;
+            Waiter.prototype.mode = 0;
+            Waiter.prototype.permits = 0;
+            Waiter.prototype.permitLimit = 0;
+            Waiter.prototype.locks = 0;
+            Waiter.prototype.contenderId = "";
+            Waiter.prototype.blockedBy = null;
+
+            Waiter.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(10).string(message.ticketId);
+                if (message.position != null && $Object.hasOwnProperty.call(message, "position") && message.position !== 0)
+                    writer.uint32(16).uint32(message.position);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(26).string(message.owner);
+                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
+                    writer.uint32(34).bytes(message.metadata);
+                if (message.waitedMs != null && $Object.hasOwnProperty.call(message, "waitedMs") && (typeof message.waitedMs === "object" ? message.waitedMs.low || message.waitedMs.high : message.waitedMs !== 0))
+                    writer.uint32(40).uint64(message.waitedMs);
+                if (message.attached != null && $Object.hasOwnProperty.call(message, "attached") && message.attached !== false)
+                    writer.uint32(48).bool(message.attached);
+                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
+                    writer.uint32(56).int32(message.mode);
+                if (message.permits != null && $Object.hasOwnProperty.call(message, "permits") && message.permits !== 0)
+                    writer.uint32(64).uint32(message.permits);
+                if (message.permitLimit != null && $Object.hasOwnProperty.call(message, "permitLimit") && message.permitLimit !== 0)
+                    writer.uint32(72).uint32(message.permitLimit);
+                if (message.locks != null && $Object.hasOwnProperty.call(message, "locks") && message.locks !== 0)
+                    writer.uint32(80).uint32(message.locks);
+                if (message.contenderId != null && $Object.hasOwnProperty.call(message, "contenderId") && message.contenderId !== "")
+                    writer.uint32(90).string(message.contenderId);
+                if (message.blockedBy != null && $Object.hasOwnProperty.call(message, "blockedBy"))
+                    $root.leasehold.v1.Blocker.encode(message.blockedBy, writer.uint32(98).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Waiter.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Waiter();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.position = value;
+                            else
+                                delete message.position;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.metadata = value;
+                            else
+                                delete message.metadata;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.waitedMs = value;
+                            else
+                                delete message.waitedMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.attached = value;
+                            else
+                                delete message.attached;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.mode = value;
+                            else
+                                delete message.mode;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permits = value;
+                            else
+                                delete message.permits;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permitLimit = value;
+                            else
+                                delete message.permitLimit;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.locks = value;
+                            else
+                                delete message.locks;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.contenderId = value;
+                            else
+                                delete message.contenderId;
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 2)
+                                break;
+                            message.blockedBy = $root.leasehold.v1.Blocker.decode(reader, reader.size(), $undefined, _depth + 1, message.blockedBy);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Waiter.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Waiter";
+            };
+
+            return Waiter;
+        })();
+
+        v1.Blocker = (function() {
+
+            const Blocker = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Blocker.prototype.lock = "";
+            Blocker.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Blocker.prototype.ticketId = "";
+            Blocker.prototype.owner = "";
+            Blocker.prototype.hops = 0;
+
+            Blocker.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.lock != null && $Object.hasOwnProperty.call(message, "lock") && message.lock !== "")
+                    writer.uint32(10).string(message.lock);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(26).string(message.ticketId);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(34).string(message.owner);
+                if (message.hops != null && $Object.hasOwnProperty.call(message, "hops") && message.hops !== 0)
+                    writer.uint32(40).uint32(message.hops);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Blocker.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Blocker();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.lock = value;
+                            else
+                                delete message.lock;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.hops = value;
+                            else
+                                delete message.hops;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Blocker.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Blocker";
+            };
+
+            return Blocker;
+        })();
+
+        v1.Busy = (function() {
+
+            const Busy = function (properties) {
+                this.holders = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Busy.prototype.holders = $util.emptyArray;
+            Busy.prototype.waiters = 0;
+            Busy.prototype.reserved = false;
+            Busy.prototype.timedOut = false;
+            Busy.prototype.delayRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Busy.prototype.name = "";
+            Busy.prototype.holdersTotal = 0;
+
+            Busy.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.holders != null && message.holders.length)
+                    for (let i = 0; i < message.holders.length; ++i)
+                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.waiters != null && $Object.hasOwnProperty.call(message, "waiters") && message.waiters !== 0)
+                    writer.uint32(16).uint32(message.waiters);
+                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
+                    writer.uint32(24).bool(message.reserved);
+                if (message.timedOut != null && $Object.hasOwnProperty.call(message, "timedOut") && message.timedOut !== false)
+                    writer.uint32(32).bool(message.timedOut);
+                if (message.delayRemainingMs != null && $Object.hasOwnProperty.call(message, "delayRemainingMs") && (typeof message.delayRemainingMs === "object" ? message.delayRemainingMs.low || message.delayRemainingMs.high : message.delayRemainingMs !== 0))
+                    writer.uint32(40).uint64(message.delayRemainingMs);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(50).string(message.name);
+                if (message.holdersTotal != null && $Object.hasOwnProperty.call(message, "holdersTotal") && message.holdersTotal !== 0)
+                    writer.uint32(56).uint32(message.holdersTotal);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Busy.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Busy();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holders && message.holders.length))
+                                message.holders = [];
+                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.waiters = value;
+                            else
+                                delete message.waiters;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.reserved = value;
+                            else
+                                delete message.reserved;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.timedOut = value;
+                            else
+                                delete message.timedOut;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.delayRemainingMs = value;
+                            else
+                                delete message.delayRemainingMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.holdersTotal = value;
+                            else
+                                delete message.holdersTotal;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Busy.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Busy";
+            };
+
+            return Busy;
+        })();
+
+        v1.Waiting = (function() {
+
+            const Waiting = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Waiting.prototype.ticketId = "";
+            Waiting.prototype.position = 0;
+            Waiting.prototype.pollWithinMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            Waiting.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(10).string(message.ticketId);
+                if (message.position != null && $Object.hasOwnProperty.call(message, "position") && message.position !== 0)
+                    writer.uint32(16).uint32(message.position);
+                if (message.pollWithinMs != null && $Object.hasOwnProperty.call(message, "pollWithinMs") && (typeof message.pollWithinMs === "object" ? message.pollWithinMs.low || message.pollWithinMs.high : message.pollWithinMs !== 0))
+                    writer.uint32(24).uint64(message.pollWithinMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Waiting.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.Waiting();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.position = value;
+                            else
+                                delete message.position;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.pollWithinMs = value;
+                            else
+                                delete message.pollWithinMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Waiting.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.Waiting";
+            };
+
+            return Waiting;
+        })();
+
+        v1.AcquireRequest = (function() {
+
+            const AcquireRequest = function (properties) {
+                this.heldTokens = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            AcquireRequest.prototype.name = "";
+            AcquireRequest.prototype.mode = 0;
+            AcquireRequest.prototype.permits = 0;
+            AcquireRequest.prototype.leaseId = null;
+            AcquireRequest.prototype.ttlMs = null;
+            AcquireRequest.prototype.sessionLease = null;
+            AcquireRequest.prototype.waitMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireRequest.prototype.requestId = "";
+            AcquireRequest.prototype.owner = "";
+            AcquireRequest.prototype.metadata = $util.newBuffer([]);
+            AcquireRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireRequest.prototype.permitLimit = 0;
+            AcquireRequest.prototype.lockDelayMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireRequest.prototype.maxHoldMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireRequest.prototype.contenderId = "";
+            AcquireRequest.prototype.heldTokens = $util.emptyArray;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(AcquireRequest.prototype, "holder", {
+                get: $util.oneOfGetter($oneOfFields = ["leaseId", "ttlMs", "sessionLease"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            AcquireRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
+                    writer.uint32(16).int32(message.mode);
+                if (message.permits != null && $Object.hasOwnProperty.call(message, "permits") && message.permits !== 0)
+                    writer.uint32(24).uint32(message.permits);
+                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId"))
+                    writer.uint32(34).string(message.leaseId);
+                if (message.ttlMs != null && $Object.hasOwnProperty.call(message, "ttlMs"))
+                    writer.uint32(40).uint64(message.ttlMs);
+                if (message.sessionLease != null && $Object.hasOwnProperty.call(message, "sessionLease"))
+                    writer.uint32(48).uint64(message.sessionLease);
+                if (message.waitMs != null && $Object.hasOwnProperty.call(message, "waitMs") && (typeof message.waitMs === "object" ? message.waitMs.low || message.waitMs.high : message.waitMs !== 0))
+                    writer.uint32(56).uint64(message.waitMs);
+                if (message.requestId != null && $Object.hasOwnProperty.call(message, "requestId") && message.requestId !== "")
+                    writer.uint32(66).string(message.requestId);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(74).string(message.owner);
+                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
+                    writer.uint32(82).bytes(message.metadata);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(88).uint64(message.observed);
+                if (message.permitLimit != null && $Object.hasOwnProperty.call(message, "permitLimit") && message.permitLimit !== 0)
+                    writer.uint32(96).uint32(message.permitLimit);
+                if (message.lockDelayMs != null && $Object.hasOwnProperty.call(message, "lockDelayMs") && (typeof message.lockDelayMs === "object" ? message.lockDelayMs.low || message.lockDelayMs.high : message.lockDelayMs !== 0))
+                    writer.uint32(104).uint64(message.lockDelayMs);
+                if (message.maxHoldMs != null && $Object.hasOwnProperty.call(message, "maxHoldMs") && (typeof message.maxHoldMs === "object" ? message.maxHoldMs.low || message.maxHoldMs.high : message.maxHoldMs !== 0))
+                    writer.uint32(112).uint64(message.maxHoldMs);
+                if (message.contenderId != null && $Object.hasOwnProperty.call(message, "contenderId") && message.contenderId !== "")
+                    writer.uint32(122).string(message.contenderId);
+                if (message.heldTokens != null && message.heldTokens.length)
+                    writer.uint32(130).uint64s(message.heldTokens);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            AcquireRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.AcquireRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.mode = value;
+                            else
+                                delete message.mode;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permits = value;
+                            else
+                                delete message.permits;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.leaseId = reader.stringVerify();
+                            message.holder = "leaseId";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            message.ttlMs = reader.uint64();
+                            message.holder = "ttlMs";
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            message.sessionLease = reader.uint64();
+                            message.holder = "sessionLease";
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.waitMs = value;
+                            else
+                                delete message.waitMs;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.requestId = value;
+                            else
+                                delete message.requestId;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.metadata = value;
+                            else
+                                delete message.metadata;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permitLimit = value;
+                            else
+                                delete message.permitLimit;
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.lockDelayMs = value;
+                            else
+                                delete message.lockDelayMs;
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.maxHoldMs = value;
+                            else
+                                delete message.maxHoldMs;
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.contenderId = value;
+                            else
+                                delete message.contenderId;
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType === 2) {
+                                if (!(message.heldTokens && message.heldTokens.length))
+                                    message.heldTokens = [];
+                                reader.uint64s(message.heldTokens);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.heldTokens && message.heldTokens.length))
+                                message.heldTokens = [];
+                            message.heldTokens.push(reader.uint64());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            AcquireRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.AcquireRequest";
+            };
+
+            return AcquireRequest;
+        })();
+
+        v1.AcquireResponse = (function() {
+
+            const AcquireResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            AcquireResponse.prototype.grant = null;
+            AcquireResponse.prototype.busy = null;
+            AcquireResponse.prototype.waiting = null;
+            AcquireResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(AcquireResponse.prototype, "outcome", {
+                get: $util.oneOfGetter($oneOfFields = ["grant", "busy", "waiting"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            AcquireResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.grant != null && $Object.hasOwnProperty.call(message, "grant"))
+                    $root.leasehold.v1.Grant.encode(message.grant, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.busy != null && $Object.hasOwnProperty.call(message, "busy"))
+                    $root.leasehold.v1.Busy.encode(message.busy, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.waiting != null && $Object.hasOwnProperty.call(message, "waiting"))
+                    $root.leasehold.v1.Waiting.encode(message.waiting, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(32).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(40).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            AcquireResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.AcquireResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.grant = $root.leasehold.v1.Grant.decode(reader, reader.size(), $undefined, _depth + 1, message.grant);
+                            message.outcome = "grant";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.busy = $root.leasehold.v1.Busy.decode(reader, reader.size(), $undefined, _depth + 1, message.busy);
+                            message.outcome = "busy";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.waiting = $root.leasehold.v1.Waiting.decode(reader, reader.size(), $undefined, _depth + 1, message.waiting);
+                            message.outcome = "waiting";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            AcquireResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.AcquireResponse";
+            };
+
+            return AcquireResponse;
+        })();
+
+        v1.LockRequest = (function() {
+
+            const LockRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LockRequest.prototype.name = "";
+            LockRequest.prototype.mode = 0;
+            LockRequest.prototype.permits = 0;
+            LockRequest.prototype.permitLimit = 0;
+
+            LockRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
+                    writer.uint32(16).int32(message.mode);
+                if (message.permits != null && $Object.hasOwnProperty.call(message, "permits") && message.permits !== 0)
+                    writer.uint32(24).uint32(message.permits);
+                if (message.permitLimit != null && $Object.hasOwnProperty.call(message, "permitLimit") && message.permitLimit !== 0)
+                    writer.uint32(32).uint32(message.permitLimit);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LockRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.LockRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.mode = value;
+                            else
+                                delete message.mode;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permits = value;
+                            else
+                                delete message.permits;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.permitLimit = value;
+                            else
+                                delete message.permitLimit;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LockRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.LockRequest";
+            };
+
+            return LockRequest;
+        })();
+
+        v1.AcquireAllRequest = (function() {
+
+            const AcquireAllRequest = function (properties) {
+                this.locks = [];
+                this.heldTokens = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            AcquireAllRequest.prototype.locks = $util.emptyArray;
+            AcquireAllRequest.prototype.leaseId = null;
+            AcquireAllRequest.prototype.ttlMs = null;
+            AcquireAllRequest.prototype.sessionLease = null;
+            AcquireAllRequest.prototype.waitMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireAllRequest.prototype.requestId = "";
+            AcquireAllRequest.prototype.owner = "";
+            AcquireAllRequest.prototype.metadata = $util.newBuffer([]);
+            AcquireAllRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireAllRequest.prototype.lockDelayMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireAllRequest.prototype.maxHoldMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireAllRequest.prototype.contenderId = "";
+            AcquireAllRequest.prototype.heldTokens = $util.emptyArray;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(AcquireAllRequest.prototype, "holder", {
+                get: $util.oneOfGetter($oneOfFields = ["leaseId", "ttlMs", "sessionLease"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            AcquireAllRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.locks != null && message.locks.length)
+                    for (let i = 0; i < message.locks.length; ++i)
+                        $root.leasehold.v1.LockRequest.encode(message.locks[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId"))
+                    writer.uint32(34).string(message.leaseId);
+                if (message.ttlMs != null && $Object.hasOwnProperty.call(message, "ttlMs"))
+                    writer.uint32(40).uint64(message.ttlMs);
+                if (message.sessionLease != null && $Object.hasOwnProperty.call(message, "sessionLease"))
+                    writer.uint32(48).uint64(message.sessionLease);
+                if (message.waitMs != null && $Object.hasOwnProperty.call(message, "waitMs") && (typeof message.waitMs === "object" ? message.waitMs.low || message.waitMs.high : message.waitMs !== 0))
+                    writer.uint32(56).uint64(message.waitMs);
+                if (message.requestId != null && $Object.hasOwnProperty.call(message, "requestId") && message.requestId !== "")
+                    writer.uint32(66).string(message.requestId);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(74).string(message.owner);
+                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
+                    writer.uint32(82).bytes(message.metadata);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(88).uint64(message.observed);
+                if (message.lockDelayMs != null && $Object.hasOwnProperty.call(message, "lockDelayMs") && (typeof message.lockDelayMs === "object" ? message.lockDelayMs.low || message.lockDelayMs.high : message.lockDelayMs !== 0))
+                    writer.uint32(104).uint64(message.lockDelayMs);
+                if (message.maxHoldMs != null && $Object.hasOwnProperty.call(message, "maxHoldMs") && (typeof message.maxHoldMs === "object" ? message.maxHoldMs.low || message.maxHoldMs.high : message.maxHoldMs !== 0))
+                    writer.uint32(112).uint64(message.maxHoldMs);
+                if (message.contenderId != null && $Object.hasOwnProperty.call(message, "contenderId") && message.contenderId !== "")
+                    writer.uint32(122).string(message.contenderId);
+                if (message.heldTokens != null && message.heldTokens.length)
+                    writer.uint32(130).uint64s(message.heldTokens);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            AcquireAllRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.AcquireAllRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.locks && message.locks.length))
+                                message.locks = [];
+                            message.locks.push($root.leasehold.v1.LockRequest.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            message.leaseId = reader.stringVerify();
+                            message.holder = "leaseId";
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            message.ttlMs = reader.uint64();
+                            message.holder = "ttlMs";
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            message.sessionLease = reader.uint64();
+                            message.holder = "sessionLease";
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.waitMs = value;
+                            else
+                                delete message.waitMs;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.requestId = value;
+                            else
+                                delete message.requestId;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.metadata = value;
+                            else
+                                delete message.metadata;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.lockDelayMs = value;
+                            else
+                                delete message.lockDelayMs;
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.maxHoldMs = value;
+                            else
+                                delete message.maxHoldMs;
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.contenderId = value;
+                            else
+                                delete message.contenderId;
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType === 2) {
+                                if (!(message.heldTokens && message.heldTokens.length))
+                                    message.heldTokens = [];
+                                reader.uint64s(message.heldTokens);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.heldTokens && message.heldTokens.length))
+                                message.heldTokens = [];
+                            message.heldTokens.push(reader.uint64());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            AcquireAllRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.AcquireAllRequest";
+            };
+
+            return AcquireAllRequest;
+        })();
+
+        v1.GrantSet = (function() {
+
+            const GrantSet = function (properties) {
+                this.grants = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            GrantSet.prototype.grants = $util.emptyArray;
+
+            GrantSet.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.grants != null && message.grants.length)
+                    for (let i = 0; i < message.grants.length; ++i)
+                        $root.leasehold.v1.Grant.encode(message.grants[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            GrantSet.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.GrantSet();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.grants && message.grants.length))
+                                message.grants = [];
+                            message.grants.push($root.leasehold.v1.Grant.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            GrantSet.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.GrantSet";
+            };
+
+            return GrantSet;
+        })();
+
+        v1.AcquireAllResponse = (function() {
+
+            const AcquireAllResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            AcquireAllResponse.prototype.grants = null;
+            AcquireAllResponse.prototype.busy = null;
+            AcquireAllResponse.prototype.waiting = null;
+            AcquireAllResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AcquireAllResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(AcquireAllResponse.prototype, "outcome", {
+                get: $util.oneOfGetter($oneOfFields = ["grants", "busy", "waiting"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            AcquireAllResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.grants != null && $Object.hasOwnProperty.call(message, "grants"))
+                    $root.leasehold.v1.GrantSet.encode(message.grants, writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.busy != null && $Object.hasOwnProperty.call(message, "busy"))
+                    $root.leasehold.v1.Busy.encode(message.busy, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.waiting != null && $Object.hasOwnProperty.call(message, "waiting"))
+                    $root.leasehold.v1.Waiting.encode(message.waiting, writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(32).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(40).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            AcquireAllResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.AcquireAllResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.grants = $root.leasehold.v1.GrantSet.decode(reader, reader.size(), $undefined, _depth + 1, message.grants);
+                            message.outcome = "grants";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.busy = $root.leasehold.v1.Busy.decode(reader, reader.size(), $undefined, _depth + 1, message.busy);
+                            message.outcome = "busy";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            message.waiting = $root.leasehold.v1.Waiting.decode(reader, reader.size(), $undefined, _depth + 1, message.waiting);
+                            message.outcome = "waiting";
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            AcquireAllResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.AcquireAllResponse";
+            };
+
+            return AcquireAllResponse;
+        })();
+
+        v1.CancelAcquireRequest = (function() {
+
+            const CancelAcquireRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CancelAcquireRequest.prototype.requestId = "";
+            CancelAcquireRequest.prototype.leaseId = "";
+            CancelAcquireRequest.prototype.sessionAcquire = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            CancelAcquireRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            CancelAcquireRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.requestId != null && $Object.hasOwnProperty.call(message, "requestId") && message.requestId !== "")
+                    writer.uint32(10).string(message.requestId);
+                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId") && message.leaseId !== "")
+                    writer.uint32(18).string(message.leaseId);
+                if (message.sessionAcquire != null && $Object.hasOwnProperty.call(message, "sessionAcquire") && (typeof message.sessionAcquire === "object" ? message.sessionAcquire.low || message.sessionAcquire.high : message.sessionAcquire !== 0))
+                    writer.uint32(24).uint64(message.sessionAcquire);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(32).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CancelAcquireRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.CancelAcquireRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.requestId = value;
+                            else
+                                delete message.requestId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leaseId = value;
+                            else
+                                delete message.leaseId;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.sessionAcquire = value;
+                            else
+                                delete message.sessionAcquire;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CancelAcquireRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.CancelAcquireRequest";
+            };
+
+            return CancelAcquireRequest;
+        })();
+
+        v1.CancelAcquireResponse = (function() {
+
+            const CancelAcquireResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CancelAcquireResponse.prototype.outcome = 0;
+            CancelAcquireResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            CancelAcquireResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            CancelAcquireResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.outcome != null && $Object.hasOwnProperty.call(message, "outcome") && message.outcome !== 0)
+                    writer.uint32(8).int32(message.outcome);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(24).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CancelAcquireResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.CancelAcquireResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.outcome = value;
+                            else
+                                delete message.outcome;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CancelAcquireResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.CancelAcquireResponse";
+            };
+
+            return CancelAcquireResponse;
+        })();
+
+        v1.CancelOutcome = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "CANCEL_OUTCOME_UNSPECIFIED"] = 0;
+            values[valuesById[1] = "CANCEL_OUTCOME_NOTHING"] = 1;
+            values[valuesById[2] = "CANCEL_OUTCOME_TICKET"] = 2;
+            values[valuesById[3] = "CANCEL_OUTCOME_GRANT"] = 3;
+            return values;
+        })();
+
+        v1.ReleaseRequest = (function() {
+
+            const ReleaseRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ReleaseRequest.prototype.name = "";
+            ReleaseRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ReleaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ReleaseRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(24).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ReleaseRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ReleaseRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ReleaseRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ReleaseRequest";
+            };
+
+            return ReleaseRequest;
+        })();
+
+        v1.ReleaseResponse = (function() {
+
+            const ReleaseResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ReleaseResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ReleaseResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ReleaseResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(8).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(16).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ReleaseResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ReleaseResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ReleaseResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ReleaseResponse";
+            };
+
+            return ReleaseResponse;
+        })();
+
+        v1.TransferRequest = (function() {
+
+            const TransferRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TransferRequest.prototype.name = "";
+            TransferRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            TransferRequest.prototype.ticketId = "";
+            TransferRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            TransferRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(26).string(message.ticketId);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(32).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TransferRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.TransferRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TransferRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.TransferRequest";
+            };
+
+            return TransferRequest;
+        })();
+
+        v1.TransferResponse = (function() {
+
+            const TransferResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            TransferResponse.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            TransferResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            TransferResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            TransferResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(8).uint64(message.token);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(24).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            TransferResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.TransferResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            TransferResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.TransferResponse";
+            };
+
+            return TransferResponse;
+        })();
+
+        v1.DowngradeRequest = (function() {
+
+            const DowngradeRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            DowngradeRequest.prototype.name = "";
+            DowngradeRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            DowngradeRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            DowngradeRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(24).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            DowngradeRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.DowngradeRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            DowngradeRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.DowngradeRequest";
+            };
+
+            return DowngradeRequest;
+        })();
+
+        v1.DowngradeResponse = (function() {
+
+            const DowngradeResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            DowngradeResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            DowngradeResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            DowngradeResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(8).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(16).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            DowngradeResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.DowngradeResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            DowngradeResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.DowngradeResponse";
+            };
+
+            return DowngradeResponse;
+        })();
+
+        v1.SetMetadataRequest = (function() {
+
+            const SetMetadataRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SetMetadataRequest.prototype.name = "";
+            SetMetadataRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SetMetadataRequest.prototype.metadata = $util.newBuffer([]);
+            SetMetadataRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            SetMetadataRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
+                    writer.uint32(26).bytes(message.metadata);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(32).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SetMetadataRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.SetMetadataRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.bytes()).length)
+                                message.metadata = value;
+                            else
+                                delete message.metadata;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SetMetadataRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.SetMetadataRequest";
+            };
+
+            return SetMetadataRequest;
+        })();
+
+        v1.SetMetadataResponse = (function() {
+
+            const SetMetadataResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            SetMetadataResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            SetMetadataResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            SetMetadataResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(8).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(16).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            SetMetadataResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.SetMetadataResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            SetMetadataResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.SetMetadataResponse";
+            };
+
+            return SetMetadataResponse;
+        })();
+
+        v1.WatchRequest = (function() {
+
+            const WatchRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchRequest.prototype.name = null;
+            WatchRequest.prototype.prefix = null;
+            WatchRequest.prototype.after = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            WatchRequest.prototype.fromNow = false;
+
+            let $oneOfFields;
+
+            $Object.defineProperty(WatchRequest.prototype, "target", {
+                get: $util.oneOfGetter($oneOfFields = ["name", "prefix"]),
+                set: $util.oneOfSetter($oneOfFields)
+            });
+
+            WatchRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    writer.uint32(10).string(message.name);
+                if (message.prefix != null && $Object.hasOwnProperty.call(message, "prefix"))
+                    writer.uint32(18).string(message.prefix);
+                if (message.after != null && $Object.hasOwnProperty.call(message, "after") && (typeof message.after === "object" ? message.after.low || message.after.high : message.after !== 0))
+                    writer.uint32(24).uint64(message.after);
+                if (message.fromNow != null && $Object.hasOwnProperty.call(message, "fromNow") && message.fromNow !== false)
+                    writer.uint32(32).bool(message.fromNow);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.WatchRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            message.name = reader.stringVerify();
+                            message.target = "name";
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.prefix = reader.stringVerify();
+                            message.target = "prefix";
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.after = value;
+                            else
+                                delete message.after;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.fromNow = value;
+                            else
+                                delete message.fromNow;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.WatchRequest";
+            };
+
+            return WatchRequest;
+        })();
+
+        v1.WatchResponse = (function() {
+
+            const WatchResponse = function (properties) {
+                this.events = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchResponse.prototype.events = $util.emptyArray;
+            WatchResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            WatchResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.events != null && message.events.length)
+                    for (let i = 0; i < message.events.length; ++i)
+                        $root.leasehold.v1.WatchEvent.encode(message.events[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.WatchResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.events && message.events.length))
+                                message.events = [];
+                            message.events.push($root.leasehold.v1.WatchEvent.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.WatchResponse";
+            };
+
+            return WatchResponse;
+        })();
+
+        v1.WatchEvent = (function() {
+
+            const WatchEvent = function (properties) {
+                this.holders = [];
+                this.waiters = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            WatchEvent.prototype.kind = 0;
+            WatchEvent.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            WatchEvent.prototype.name = "";
+            WatchEvent.prototype.holders = $util.emptyArray;
+            WatchEvent.prototype.waiters = $util.emptyArray;
+            WatchEvent.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            WatchEvent.prototype.ticketId = "";
+            WatchEvent.prototype.holdersTotal = 0;
+            WatchEvent.prototype.waitersTotal = 0;
+            WatchEvent.prototype.resetReason = 0;
+            WatchEvent.prototype.message = "";
+
+            WatchEvent.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== 0)
+                    writer.uint32(8).int32(message.kind);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(26).string(message.name);
+                if (message.holders != null && message.holders.length)
+                    for (let i = 0; i < message.holders.length; ++i)
+                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.waiters != null && message.waiters.length)
+                    for (let i = 0; i < message.waiters.length; ++i)
+                        $root.leasehold.v1.Waiter.encode(message.waiters[i], writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(48).uint64(message.token);
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(58).string(message.ticketId);
+                if (message.holdersTotal != null && $Object.hasOwnProperty.call(message, "holdersTotal") && message.holdersTotal !== 0)
+                    writer.uint32(64).uint32(message.holdersTotal);
+                if (message.waitersTotal != null && $Object.hasOwnProperty.call(message, "waitersTotal") && message.waitersTotal !== 0)
+                    writer.uint32(72).uint32(message.waitersTotal);
+                if (message.resetReason != null && $Object.hasOwnProperty.call(message, "resetReason") && message.resetReason !== 0)
+                    writer.uint32(80).int32(message.resetReason);
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
+                    writer.uint32(90).string(message.message);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            WatchEvent.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.WatchEvent();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holders && message.holders.length))
+                                message.holders = [];
+                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.waiters && message.waiters.length))
+                                message.waiters = [];
+                            message.waiters.push($root.leasehold.v1.Waiter.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.holdersTotal = value;
+                            else
+                                delete message.holdersTotal;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.waitersTotal = value;
+                            else
+                                delete message.waitersTotal;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.resetReason = value;
+                            else
+                                delete message.resetReason;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.message = value;
+                            else
+                                delete message.message;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            WatchEvent.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.WatchEvent";
+            };
+
+            return WatchEvent;
+        })();
+
+        v1.WatchEventKind = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "WATCH_EVENT_KIND_UNSPECIFIED"] = 0;
+            values[valuesById[1] = "WATCH_EVENT_KIND_RESET"] = 1;
+            values[valuesById[2] = "WATCH_EVENT_KIND_STATE"] = 2;
+            values[valuesById[3] = "WATCH_EVENT_KIND_SYNCED"] = 3;
+            values[valuesById[4] = "WATCH_EVENT_KIND_QUEUED"] = 4;
+            values[valuesById[5] = "WATCH_EVENT_KIND_DEQUEUED"] = 5;
+            values[valuesById[6] = "WATCH_EVENT_KIND_GRANTED"] = 6;
+            values[valuesById[7] = "WATCH_EVENT_KIND_RELEASED"] = 7;
+            values[valuesById[8] = "WATCH_EVENT_KIND_EXPIRED"] = 8;
+            values[valuesById[9] = "WATCH_EVENT_KIND_REVOKED"] = 9;
+            values[valuesById[10] = "WATCH_EVENT_KIND_FORCED"] = 10;
+            values[valuesById[11] = "WATCH_EVENT_KIND_MAX_HOLD"] = 11;
+            values[valuesById[12] = "WATCH_EVENT_KIND_TRANSFERRED"] = 12;
+            values[valuesById[13] = "WATCH_EVENT_KIND_DOWNGRADED"] = 13;
+            values[valuesById[14] = "WATCH_EVENT_KIND_UPDATED"] = 14;
+            values[valuesById[15] = "WATCH_EVENT_KIND_REVOKING"] = 15;
+            return values;
+        })();
+
+        v1.ResetReason = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "RESET_REASON_UNSPECIFIED"] = 0;
+            values[valuesById[1] = "RESET_REASON_START"] = 1;
+            values[valuesById[2] = "RESET_REASON_LAGGED"] = 2;
+            values[valuesById[3] = "RESET_REASON_FORGOTTEN"] = 3;
+            return values;
+        })();
+
+        v1.DescribeLockRequest = (function() {
+
+            const DescribeLockRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            DescribeLockRequest.prototype.name = "";
+            DescribeLockRequest.prototype.waitersMax = 0;
+            DescribeLockRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            DescribeLockRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.waitersMax != null && $Object.hasOwnProperty.call(message, "waitersMax") && message.waitersMax !== 0)
+                    writer.uint32(16).uint32(message.waitersMax);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(24).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            DescribeLockRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.DescribeLockRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.waitersMax = value;
+                            else
+                                delete message.waitersMax;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            DescribeLockRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.DescribeLockRequest";
+            };
+
+            return DescribeLockRequest;
+        })();
+
+        v1.DescribeLockResponse = (function() {
+
+            const DescribeLockResponse = function (properties) {
+                this.holders = [];
+                this.waiters = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            DescribeLockResponse.prototype.name = "";
+            DescribeLockResponse.prototype.holders = $util.emptyArray;
+            DescribeLockResponse.prototype.waiters = $util.emptyArray;
+            DescribeLockResponse.prototype.waitersTotal = 0;
+            DescribeLockResponse.prototype.reserved = false;
+            DescribeLockResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            DescribeLockResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            DescribeLockResponse.prototype.delayRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            DescribeLockResponse.prototype.holdersTotal = 0;
+
+            DescribeLockResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.holders != null && message.holders.length)
+                    for (let i = 0; i < message.holders.length; ++i)
+                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.waiters != null && message.waiters.length)
+                    for (let i = 0; i < message.waiters.length; ++i)
+                        $root.leasehold.v1.Waiter.encode(message.waiters[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.waitersTotal != null && $Object.hasOwnProperty.call(message, "waitersTotal") && message.waitersTotal !== 0)
+                    writer.uint32(32).uint32(message.waitersTotal);
+                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
+                    writer.uint32(40).bool(message.reserved);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(48).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(56).uint64(message.clockAheadBy);
+                if (message.delayRemainingMs != null && $Object.hasOwnProperty.call(message, "delayRemainingMs") && (typeof message.delayRemainingMs === "object" ? message.delayRemainingMs.low || message.delayRemainingMs.high : message.delayRemainingMs !== 0))
+                    writer.uint32(64).uint64(message.delayRemainingMs);
+                if (message.holdersTotal != null && $Object.hasOwnProperty.call(message, "holdersTotal") && message.holdersTotal !== 0)
+                    writer.uint32(72).uint32(message.holdersTotal);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            DescribeLockResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.DescribeLockResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holders && message.holders.length))
+                                message.holders = [];
+                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.waiters && message.waiters.length))
+                                message.waiters = [];
+                            message.waiters.push($root.leasehold.v1.Waiter.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.waitersTotal = value;
+                            else
+                                delete message.waitersTotal;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.reserved = value;
+                            else
+                                delete message.reserved;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.delayRemainingMs = value;
+                            else
+                                delete message.delayRemainingMs;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.holdersTotal = value;
+                            else
+                                delete message.holdersTotal;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            DescribeLockResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.DescribeLockResponse";
+            };
+
+            return DescribeLockResponse;
+        })();
+
+        v1.ListLocksRequest = (function() {
+
+            const ListLocksRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ListLocksRequest.prototype.prefix = "";
+            ListLocksRequest.prototype.pageSize = 0;
+            ListLocksRequest.prototype.pageToken = "";
+            ListLocksRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ListLocksRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.prefix != null && $Object.hasOwnProperty.call(message, "prefix") && message.prefix !== "")
+                    writer.uint32(10).string(message.prefix);
+                if (message.pageSize != null && $Object.hasOwnProperty.call(message, "pageSize") && message.pageSize !== 0)
+                    writer.uint32(16).uint32(message.pageSize);
+                if (message.pageToken != null && $Object.hasOwnProperty.call(message, "pageToken") && message.pageToken !== "")
+                    writer.uint32(26).string(message.pageToken);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(32).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ListLocksRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ListLocksRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.prefix = value;
+                            else
+                                delete message.prefix;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.pageSize = value;
+                            else
+                                delete message.pageSize;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.pageToken = value;
+                            else
+                                delete message.pageToken;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ListLocksRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ListLocksRequest";
+            };
+
+            return ListLocksRequest;
+        })();
+
+        v1.LockSummary = (function() {
+
+            const LockSummary = function (properties) {
+                this.holders = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LockSummary.prototype.name = "";
+            LockSummary.prototype.holders = $util.emptyArray;
+            LockSummary.prototype.waiters = 0;
+            LockSummary.prototype.reserved = false;
+            LockSummary.prototype.delayRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            LockSummary.prototype.holdersTotal = 0;
+
+            LockSummary.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.holders != null && message.holders.length)
+                    for (let i = 0; i < message.holders.length; ++i)
+                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.waiters != null && $Object.hasOwnProperty.call(message, "waiters") && message.waiters !== 0)
+                    writer.uint32(24).uint32(message.waiters);
+                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
+                    writer.uint32(32).bool(message.reserved);
+                if (message.delayRemainingMs != null && $Object.hasOwnProperty.call(message, "delayRemainingMs") && (typeof message.delayRemainingMs === "object" ? message.delayRemainingMs.low || message.delayRemainingMs.high : message.delayRemainingMs !== 0))
+                    writer.uint32(40).uint64(message.delayRemainingMs);
+                if (message.holdersTotal != null && $Object.hasOwnProperty.call(message, "holdersTotal") && message.holdersTotal !== 0)
+                    writer.uint32(48).uint32(message.holdersTotal);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LockSummary.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.LockSummary();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holders && message.holders.length))
+                                message.holders = [];
+                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.waiters = value;
+                            else
+                                delete message.waiters;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.reserved = value;
+                            else
+                                delete message.reserved;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.delayRemainingMs = value;
+                            else
+                                delete message.delayRemainingMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.holdersTotal = value;
+                            else
+                                delete message.holdersTotal;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LockSummary.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.LockSummary";
+            };
+
+            return LockSummary;
+        })();
+
+        v1.ListLocksResponse = (function() {
+
+            const ListLocksResponse = function (properties) {
+                this.locks = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ListLocksResponse.prototype.locks = $util.emptyArray;
+            ListLocksResponse.prototype.nextPageToken = "";
+            ListLocksResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ListLocksResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ListLocksResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.locks != null && message.locks.length)
+                    for (let i = 0; i < message.locks.length; ++i)
+                        $root.leasehold.v1.LockSummary.encode(message.locks[i], writer.uint32(10).fork(), _depth + 1).ldelim();
+                if (message.nextPageToken != null && $Object.hasOwnProperty.call(message, "nextPageToken") && message.nextPageToken !== "")
+                    writer.uint32(18).string(message.nextPageToken);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(24).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(32).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ListLocksResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ListLocksResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.locks && message.locks.length))
+                                message.locks = [];
+                            message.locks.push($root.leasehold.v1.LockSummary.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nextPageToken = value;
+                            else
+                                delete message.nextPageToken;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ListLocksResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ListLocksResponse";
+            };
+
+            return ListLocksResponse;
+        })();
+
+        v1.ValidateRequest = (function() {
+
+            const ValidateRequest = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ValidateRequest.prototype.name = "";
+            ValidateRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ValidateRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ValidateRequest.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(10).string(message.name);
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(16).uint64(message.token);
+                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
+                    writer.uint32(24).uint64(message.observed);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ValidateRequest.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ValidateRequest();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.observed = value;
+                            else
+                                delete message.observed;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ValidateRequest.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ValidateRequest";
+            };
+
+            return ValidateRequest;
+        })();
+
+        v1.ValidateResponse = (function() {
+
+            const ValidateResponse = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ValidateResponse.prototype.held = false;
+            ValidateResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ValidateResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ValidateResponse.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.held != null && $Object.hasOwnProperty.call(message, "held") && message.held !== false)
+                    writer.uint32(8).bool(message.held);
+                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
+                    writer.uint32(16).uint64(message.timestamp);
+                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
+                    writer.uint32(24).uint64(message.clockAheadBy);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ValidateResponse.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ValidateResponse();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.held = value;
+                            else
+                                delete message.held;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.timestamp = value;
+                            else
+                                delete message.timestamp;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.clockAheadBy = value;
+                            else
+                                delete message.clockAheadBy;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ValidateResponse.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ValidateResponse";
+            };
+
+            return ValidateResponse;
+        })();
+
         v1.TickRequest = (function() {
 
             const TickRequest = function (properties) {
@@ -584,6 +5935,7 @@ export const leasehold = $root.leasehold = (() => {
             Lease.prototype.holds = 0;
             Lease.prototype.waits = 0;
             Lease.prototype.restartExtensionMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Lease.prototype.progressEveryMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             Lease.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -608,6 +5960,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(56).uint32(message.waits);
                 if (message.restartExtensionMs != null && $Object.hasOwnProperty.call(message, "restartExtensionMs") && (typeof message.restartExtensionMs === "object" ? message.restartExtensionMs.low || message.restartExtensionMs.high : message.restartExtensionMs !== 0))
                     writer.uint32(64).uint64(message.restartExtensionMs);
+                if (message.progressEveryMs != null && $Object.hasOwnProperty.call(message, "progressEveryMs") && (typeof message.progressEveryMs === "object" ? message.progressEveryMs.low || message.progressEveryMs.high : message.progressEveryMs !== 0))
+                    writer.uint32(72).uint64(message.progressEveryMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -711,6 +6065,15 @@ export const leasehold = $root.leasehold = (() => {
                                 message.restartExtensionMs = value;
                             else
                                 delete message.restartExtensionMs;
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.progressEveryMs = value;
+                            else
+                                delete message.progressEveryMs;
                             continue;
                         }
                     }
@@ -912,6 +6275,7 @@ export const leasehold = $root.leasehold = (() => {
             CreateLeaseRequest.prototype.owner = "";
             CreateLeaseRequest.prototype.metadata = $util.newBuffer([]);
             CreateLeaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            CreateLeaseRequest.prototype.progressEveryMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             CreateLeaseRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -928,6 +6292,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(26).bytes(message.metadata);
                 if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
                     writer.uint32(32).uint64(message.observed);
+                if (message.progressEveryMs != null && $Object.hasOwnProperty.call(message, "progressEveryMs") && (typeof message.progressEveryMs === "object" ? message.progressEveryMs.low || message.progressEveryMs.high : message.progressEveryMs !== 0))
+                    writer.uint32(40).uint64(message.progressEveryMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -995,6 +6361,15 @@ export const leasehold = $root.leasehold = (() => {
                                 message.observed = value;
                             else
                                 delete message.observed;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.progressEveryMs = value;
+                            else
+                                delete message.progressEveryMs;
                             continue;
                         }
                     }
@@ -1143,6 +6518,7 @@ export const leasehold = $root.leasehold = (() => {
 
             RenewLeaseRequest.prototype.leaseId = "";
             RenewLeaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            RenewLeaseRequest.prototype.progress = false;
 
             RenewLeaseRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -1155,6 +6531,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(10).string(message.leaseId);
                 if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
                     writer.uint32(16).uint64(message.observed);
+                if (message.progress != null && $Object.hasOwnProperty.call(message, "progress") && message.progress !== false)
+                    writer.uint32(24).bool(message.progress);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1206,6 +6584,15 @@ export const leasehold = $root.leasehold = (() => {
                                 delete message.observed;
                             continue;
                         }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.progress = value;
+                            else
+                                delete message.progress;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1235,6 +6622,7 @@ export const leasehold = $root.leasehold = (() => {
         v1.RenewLeaseResponse = (function() {
 
             const RenewLeaseResponse = function (properties) {
+                this.holdEnds = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -1245,6 +6633,8 @@ export const leasehold = $root.leasehold = (() => {
             RenewLeaseResponse.prototype.remainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             RenewLeaseResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             RenewLeaseResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            RenewLeaseResponse.prototype.holdEnds = $util.emptyArray;
+            RenewLeaseResponse.prototype.renewAfterMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             RenewLeaseResponse.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -1261,6 +6651,11 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(24).uint64(message.timestamp);
                 if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
                     writer.uint32(32).uint64(message.clockAheadBy);
+                if (message.holdEnds != null && message.holdEnds.length)
+                    for (let i = 0; i < message.holdEnds.length; ++i)
+                        $root.leasehold.v1.HoldEnd.encode(message.holdEnds[i], writer.uint32(42).fork(), _depth + 1).ldelim();
+                if (message.renewAfterMs != null && $Object.hasOwnProperty.call(message, "renewAfterMs") && (typeof message.renewAfterMs === "object" ? message.renewAfterMs.low || message.renewAfterMs.high : message.renewAfterMs !== 0))
+                    writer.uint32(48).uint64(message.renewAfterMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1330,6 +6725,23 @@ export const leasehold = $root.leasehold = (() => {
                                 delete message.clockAheadBy;
                             continue;
                         }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holdEnds && message.holdEnds.length))
+                                message.holdEnds = [];
+                            message.holdEnds.push($root.leasehold.v1.HoldEnd.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.renewAfterMs = value;
+                            else
+                                delete message.renewAfterMs;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1354,6 +6766,140 @@ export const leasehold = $root.leasehold = (() => {
             };
 
             return RenewLeaseResponse;
+        })();
+
+        v1.HoldEnd = (function() {
+
+            const HoldEnd = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            HoldEnd.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            HoldEnd.prototype.reason = 0;
+            HoldEnd.prototype.confirm = false;
+            HoldEnd.prototype.message = "";
+
+            HoldEnd.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
+                    writer.uint32(8).uint64(message.token);
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== 0)
+                    writer.uint32(16).int32(message.reason);
+                if (message.confirm != null && $Object.hasOwnProperty.call(message, "confirm") && message.confirm !== false)
+                    writer.uint32(24).bool(message.confirm);
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
+                    writer.uint32(34).string(message.message);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            HoldEnd.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.HoldEnd();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.token = value;
+                            else
+                                delete message.token;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.reason = value;
+                            else
+                                delete message.reason;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.confirm = value;
+                            else
+                                delete message.confirm;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.message = value;
+                            else
+                                delete message.message;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            HoldEnd.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.HoldEnd";
+            };
+
+            return HoldEnd;
+        })();
+
+        v1.EndReason = (function() {
+            const valuesById = $Object.create(null), values = $Object.create(valuesById);
+            values[valuesById[0] = "END_REASON_UNSPECIFIED"] = 0;
+            values[valuesById[1] = "END_REASON_EXPIRED"] = 1;
+            values[valuesById[2] = "END_REASON_REVOKED"] = 2;
+            values[valuesById[3] = "END_REASON_FORCED"] = 3;
+            values[valuesById[4] = "END_REASON_MAX_HOLD"] = 4;
+            return values;
         })();
 
         v1.RevokeLeaseRequest = (function() {
@@ -2014,2386 +7560,12 @@ export const leasehold = $root.leasehold = (() => {
             return ListLeasesResponse;
         })();
 
-        v1.LockMode = (function() {
-            const valuesById = $Object.create(null), values = $Object.create(valuesById);
-            values[valuesById[0] = "LOCK_MODE_UNSPECIFIED"] = 0;
-            values[valuesById[1] = "LOCK_MODE_EXCLUSIVE"] = 1;
-            return values;
-        })();
-
-        v1.Grant = (function() {
-
-            const Grant = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            Grant.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Grant.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Grant.prototype.leaseId = "";
-            Grant.prototype.leaseTtlMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Grant.prototype.leaseRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            Grant.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
-                    writer.uint32(8).uint64(message.token);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(16).uint64(message.timestamp);
-                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId") && message.leaseId !== "")
-                    writer.uint32(26).string(message.leaseId);
-                if (message.leaseTtlMs != null && $Object.hasOwnProperty.call(message, "leaseTtlMs") && (typeof message.leaseTtlMs === "object" ? message.leaseTtlMs.low || message.leaseTtlMs.high : message.leaseTtlMs !== 0))
-                    writer.uint32(32).uint64(message.leaseTtlMs);
-                if (message.leaseRemainingMs != null && $Object.hasOwnProperty.call(message, "leaseRemainingMs") && (typeof message.leaseRemainingMs === "object" ? message.leaseRemainingMs.low || message.leaseRemainingMs.high : message.leaseRemainingMs !== 0))
-                    writer.uint32(40).uint64(message.leaseRemainingMs);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            Grant.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.Grant();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.token = value;
-                            else
-                                delete message.token;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.leaseId = value;
-                            else
-                                delete message.leaseId;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.leaseTtlMs = value;
-                            else
-                                delete message.leaseTtlMs;
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.leaseRemainingMs = value;
-                            else
-                                delete message.leaseRemainingMs;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            Grant.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.Grant";
-            };
-
-            return Grant;
-        })();
-
-        v1.Holder = (function() {
-
-            const Holder = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            Holder.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Holder.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Holder.prototype.owner = "";
-            Holder.prototype.metadata = $util.newBuffer([]);
-            Holder.prototype.heldMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Holder.prototype.leaseRemainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Holder.prototype.leaseDisplayId = "";
-            Holder.prototype.mode = 0;
-
-            Holder.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
-                    writer.uint32(8).uint64(message.token);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(16).uint64(message.timestamp);
-                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
-                    writer.uint32(26).string(message.owner);
-                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
-                    writer.uint32(34).bytes(message.metadata);
-                if (message.heldMs != null && $Object.hasOwnProperty.call(message, "heldMs") && (typeof message.heldMs === "object" ? message.heldMs.low || message.heldMs.high : message.heldMs !== 0))
-                    writer.uint32(40).uint64(message.heldMs);
-                if (message.leaseRemainingMs != null && $Object.hasOwnProperty.call(message, "leaseRemainingMs") && (typeof message.leaseRemainingMs === "object" ? message.leaseRemainingMs.low || message.leaseRemainingMs.high : message.leaseRemainingMs !== 0))
-                    writer.uint32(48).uint64(message.leaseRemainingMs);
-                if (message.leaseDisplayId != null && $Object.hasOwnProperty.call(message, "leaseDisplayId") && message.leaseDisplayId !== "")
-                    writer.uint32(58).string(message.leaseDisplayId);
-                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
-                    writer.uint32(64).int32(message.mode);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            Holder.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.Holder();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.token = value;
-                            else
-                                delete message.token;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.owner = value;
-                            else
-                                delete message.owner;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.bytes()).length)
-                                message.metadata = value;
-                            else
-                                delete message.metadata;
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.heldMs = value;
-                            else
-                                delete message.heldMs;
-                            continue;
-                        }
-                    case 6: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.leaseRemainingMs = value;
-                            else
-                                delete message.leaseRemainingMs;
-                            continue;
-                        }
-                    case 7: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.leaseDisplayId = value;
-                            else
-                                delete message.leaseDisplayId;
-                            continue;
-                        }
-                    case 8: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.int32())
-                                message.mode = value;
-                            else
-                                delete message.mode;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            Holder.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.Holder";
-            };
-
-            return Holder;
-        })();
-
-        v1.Waiter = (function() {
-
-            const Waiter = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            Waiter.prototype.ticketId = "";
-            Waiter.prototype.position = 0;
-            Waiter.prototype.owner = "";
-            Waiter.prototype.metadata = $util.newBuffer([]);
-            Waiter.prototype.waitedMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            Waiter.prototype.attached = false;
-            Waiter.prototype.mode = 0;
-
-            Waiter.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
-                    writer.uint32(10).string(message.ticketId);
-                if (message.position != null && $Object.hasOwnProperty.call(message, "position") && message.position !== 0)
-                    writer.uint32(16).uint32(message.position);
-                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
-                    writer.uint32(26).string(message.owner);
-                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
-                    writer.uint32(34).bytes(message.metadata);
-                if (message.waitedMs != null && $Object.hasOwnProperty.call(message, "waitedMs") && (typeof message.waitedMs === "object" ? message.waitedMs.low || message.waitedMs.high : message.waitedMs !== 0))
-                    writer.uint32(40).uint64(message.waitedMs);
-                if (message.attached != null && $Object.hasOwnProperty.call(message, "attached") && message.attached !== false)
-                    writer.uint32(48).bool(message.attached);
-                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
-                    writer.uint32(56).int32(message.mode);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            Waiter.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.Waiter();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.ticketId = value;
-                            else
-                                delete message.ticketId;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.position = value;
-                            else
-                                delete message.position;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.owner = value;
-                            else
-                                delete message.owner;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.bytes()).length)
-                                message.metadata = value;
-                            else
-                                delete message.metadata;
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.waitedMs = value;
-                            else
-                                delete message.waitedMs;
-                            continue;
-                        }
-                    case 6: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.attached = value;
-                            else
-                                delete message.attached;
-                            continue;
-                        }
-                    case 7: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.int32())
-                                message.mode = value;
-                            else
-                                delete message.mode;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            Waiter.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.Waiter";
-            };
-
-            return Waiter;
-        })();
-
-        v1.Busy = (function() {
-
-            const Busy = function (properties) {
-                this.holders = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            Busy.prototype.holders = $util.emptyArray;
-            Busy.prototype.waiters = 0;
-            Busy.prototype.reserved = false;
-            Busy.prototype.timedOut = false;
-
-            Busy.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.holders != null && message.holders.length)
-                    for (let i = 0; i < message.holders.length; ++i)
-                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.waiters != null && $Object.hasOwnProperty.call(message, "waiters") && message.waiters !== 0)
-                    writer.uint32(16).uint32(message.waiters);
-                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
-                    writer.uint32(24).bool(message.reserved);
-                if (message.timedOut != null && $Object.hasOwnProperty.call(message, "timedOut") && message.timedOut !== false)
-                    writer.uint32(32).bool(message.timedOut);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            Busy.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.Busy();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.holders && message.holders.length))
-                                message.holders = [];
-                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.waiters = value;
-                            else
-                                delete message.waiters;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.reserved = value;
-                            else
-                                delete message.reserved;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.timedOut = value;
-                            else
-                                delete message.timedOut;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            Busy.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.Busy";
-            };
-
-            return Busy;
-        })();
-
-        v1.Waiting = (function() {
-
-            const Waiting = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            Waiting.prototype.ticketId = "";
-            Waiting.prototype.position = 0;
-            Waiting.prototype.pollWithinMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            Waiting.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
-                    writer.uint32(10).string(message.ticketId);
-                if (message.position != null && $Object.hasOwnProperty.call(message, "position") && message.position !== 0)
-                    writer.uint32(16).uint32(message.position);
-                if (message.pollWithinMs != null && $Object.hasOwnProperty.call(message, "pollWithinMs") && (typeof message.pollWithinMs === "object" ? message.pollWithinMs.low || message.pollWithinMs.high : message.pollWithinMs !== 0))
-                    writer.uint32(24).uint64(message.pollWithinMs);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            Waiting.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.Waiting();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.ticketId = value;
-                            else
-                                delete message.ticketId;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.position = value;
-                            else
-                                delete message.position;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.pollWithinMs = value;
-                            else
-                                delete message.pollWithinMs;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            Waiting.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.Waiting";
-            };
-
-            return Waiting;
-        })();
-
-        v1.AcquireRequest = (function() {
-
-            const AcquireRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            AcquireRequest.prototype.name = "";
-            AcquireRequest.prototype.mode = 0;
-            AcquireRequest.prototype.leaseId = null;
-            AcquireRequest.prototype.ttlMs = null;
-            AcquireRequest.prototype.sessionLease = null;
-            AcquireRequest.prototype.waitMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            AcquireRequest.prototype.requestId = "";
-            AcquireRequest.prototype.owner = "";
-            AcquireRequest.prototype.metadata = $util.newBuffer([]);
-            AcquireRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            let $oneOfFields;
-
-            $Object.defineProperty(AcquireRequest.prototype, "holder", {
-                get: $util.oneOfGetter($oneOfFields = ["leaseId", "ttlMs", "sessionLease"]),
-                set: $util.oneOfSetter($oneOfFields)
-            });
-
-            AcquireRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.mode != null && $Object.hasOwnProperty.call(message, "mode") && message.mode !== 0)
-                    writer.uint32(16).int32(message.mode);
-                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId"))
-                    writer.uint32(34).string(message.leaseId);
-                if (message.ttlMs != null && $Object.hasOwnProperty.call(message, "ttlMs"))
-                    writer.uint32(40).uint64(message.ttlMs);
-                if (message.sessionLease != null && $Object.hasOwnProperty.call(message, "sessionLease"))
-                    writer.uint32(48).uint64(message.sessionLease);
-                if (message.waitMs != null && $Object.hasOwnProperty.call(message, "waitMs") && (typeof message.waitMs === "object" ? message.waitMs.low || message.waitMs.high : message.waitMs !== 0))
-                    writer.uint32(56).uint64(message.waitMs);
-                if (message.requestId != null && $Object.hasOwnProperty.call(message, "requestId") && message.requestId !== "")
-                    writer.uint32(66).string(message.requestId);
-                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
-                    writer.uint32(74).string(message.owner);
-                if (message.metadata != null && $Object.hasOwnProperty.call(message, "metadata") && message.metadata.length)
-                    writer.uint32(82).bytes(message.metadata);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(88).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            AcquireRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.AcquireRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.int32())
-                                message.mode = value;
-                            else
-                                delete message.mode;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 2)
-                                break;
-                            message.leaseId = reader.stringVerify();
-                            message.holder = "leaseId";
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            message.ttlMs = reader.uint64();
-                            message.holder = "ttlMs";
-                            continue;
-                        }
-                    case 6: {
-                            if (wireType !== 0)
-                                break;
-                            message.sessionLease = reader.uint64();
-                            message.holder = "sessionLease";
-                            continue;
-                        }
-                    case 7: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.waitMs = value;
-                            else
-                                delete message.waitMs;
-                            continue;
-                        }
-                    case 8: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.requestId = value;
-                            else
-                                delete message.requestId;
-                            continue;
-                        }
-                    case 9: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.owner = value;
-                            else
-                                delete message.owner;
-                            continue;
-                        }
-                    case 10: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.bytes()).length)
-                                message.metadata = value;
-                            else
-                                delete message.metadata;
-                            continue;
-                        }
-                    case 11: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            AcquireRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.AcquireRequest";
-            };
-
-            return AcquireRequest;
-        })();
-
-        v1.AcquireResponse = (function() {
-
-            const AcquireResponse = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            AcquireResponse.prototype.grant = null;
-            AcquireResponse.prototype.busy = null;
-            AcquireResponse.prototype.waiting = null;
-            AcquireResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            AcquireResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            let $oneOfFields;
-
-            $Object.defineProperty(AcquireResponse.prototype, "outcome", {
-                get: $util.oneOfGetter($oneOfFields = ["grant", "busy", "waiting"]),
-                set: $util.oneOfSetter($oneOfFields)
-            });
-
-            AcquireResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.grant != null && $Object.hasOwnProperty.call(message, "grant"))
-                    $root.leasehold.v1.Grant.encode(message.grant, writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.busy != null && $Object.hasOwnProperty.call(message, "busy"))
-                    $root.leasehold.v1.Busy.encode(message.busy, writer.uint32(18).fork(), _depth + 1).ldelim();
-                if (message.waiting != null && $Object.hasOwnProperty.call(message, "waiting"))
-                    $root.leasehold.v1.Waiting.encode(message.waiting, writer.uint32(26).fork(), _depth + 1).ldelim();
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(32).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(40).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            AcquireResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.AcquireResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            message.grant = $root.leasehold.v1.Grant.decode(reader, reader.size(), $undefined, _depth + 1, message.grant);
-                            message.outcome = "grant";
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            message.busy = $root.leasehold.v1.Busy.decode(reader, reader.size(), $undefined, _depth + 1, message.busy);
-                            message.outcome = "busy";
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            message.waiting = $root.leasehold.v1.Waiting.decode(reader, reader.size(), $undefined, _depth + 1, message.waiting);
-                            message.outcome = "waiting";
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            AcquireResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.AcquireResponse";
-            };
-
-            return AcquireResponse;
-        })();
-
-        v1.CancelAcquireRequest = (function() {
-
-            const CancelAcquireRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            CancelAcquireRequest.prototype.requestId = "";
-            CancelAcquireRequest.prototype.leaseId = "";
-            CancelAcquireRequest.prototype.sessionAcquire = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            CancelAcquireRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            CancelAcquireRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.requestId != null && $Object.hasOwnProperty.call(message, "requestId") && message.requestId !== "")
-                    writer.uint32(10).string(message.requestId);
-                if (message.leaseId != null && $Object.hasOwnProperty.call(message, "leaseId") && message.leaseId !== "")
-                    writer.uint32(18).string(message.leaseId);
-                if (message.sessionAcquire != null && $Object.hasOwnProperty.call(message, "sessionAcquire") && (typeof message.sessionAcquire === "object" ? message.sessionAcquire.low || message.sessionAcquire.high : message.sessionAcquire !== 0))
-                    writer.uint32(24).uint64(message.sessionAcquire);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(32).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            CancelAcquireRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.CancelAcquireRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.requestId = value;
-                            else
-                                delete message.requestId;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.leaseId = value;
-                            else
-                                delete message.leaseId;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.sessionAcquire = value;
-                            else
-                                delete message.sessionAcquire;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            CancelAcquireRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.CancelAcquireRequest";
-            };
-
-            return CancelAcquireRequest;
-        })();
-
-        v1.CancelAcquireResponse = (function() {
-
-            const CancelAcquireResponse = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            CancelAcquireResponse.prototype.outcome = 0;
-            CancelAcquireResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            CancelAcquireResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            CancelAcquireResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.outcome != null && $Object.hasOwnProperty.call(message, "outcome") && message.outcome !== 0)
-                    writer.uint32(8).int32(message.outcome);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(16).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(24).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            CancelAcquireResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.CancelAcquireResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.int32())
-                                message.outcome = value;
-                            else
-                                delete message.outcome;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            CancelAcquireResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.CancelAcquireResponse";
-            };
-
-            return CancelAcquireResponse;
-        })();
-
-        v1.CancelOutcome = (function() {
-            const valuesById = $Object.create(null), values = $Object.create(valuesById);
-            values[valuesById[0] = "CANCEL_OUTCOME_UNSPECIFIED"] = 0;
-            values[valuesById[1] = "CANCEL_OUTCOME_NOTHING"] = 1;
-            values[valuesById[2] = "CANCEL_OUTCOME_TICKET"] = 2;
-            values[valuesById[3] = "CANCEL_OUTCOME_GRANT"] = 3;
-            return values;
-        })();
-
-        v1.ReleaseRequest = (function() {
-
-            const ReleaseRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ReleaseRequest.prototype.name = "";
-            ReleaseRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            ReleaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ReleaseRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
-                    writer.uint32(16).uint64(message.token);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(24).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ReleaseRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ReleaseRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.token = value;
-                            else
-                                delete message.token;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ReleaseRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ReleaseRequest";
-            };
-
-            return ReleaseRequest;
-        })();
-
-        v1.ReleaseResponse = (function() {
-
-            const ReleaseResponse = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ReleaseResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            ReleaseResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ReleaseResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(8).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(16).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ReleaseResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ReleaseResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ReleaseResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ReleaseResponse";
-            };
-
-            return ReleaseResponse;
-        })();
-
-        v1.DescribeLockRequest = (function() {
-
-            const DescribeLockRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            DescribeLockRequest.prototype.name = "";
-            DescribeLockRequest.prototype.waitersMax = 0;
-            DescribeLockRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            DescribeLockRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.waitersMax != null && $Object.hasOwnProperty.call(message, "waitersMax") && message.waitersMax !== 0)
-                    writer.uint32(16).uint32(message.waitersMax);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(24).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            DescribeLockRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.DescribeLockRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.waitersMax = value;
-                            else
-                                delete message.waitersMax;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            DescribeLockRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.DescribeLockRequest";
-            };
-
-            return DescribeLockRequest;
-        })();
-
-        v1.DescribeLockResponse = (function() {
-
-            const DescribeLockResponse = function (properties) {
-                this.holders = [];
-                this.waiters = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            DescribeLockResponse.prototype.name = "";
-            DescribeLockResponse.prototype.holders = $util.emptyArray;
-            DescribeLockResponse.prototype.waiters = $util.emptyArray;
-            DescribeLockResponse.prototype.waitersTotal = 0;
-            DescribeLockResponse.prototype.reserved = false;
-            DescribeLockResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            DescribeLockResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            DescribeLockResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.holders != null && message.holders.length)
-                    for (let i = 0; i < message.holders.length; ++i)
-                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(18).fork(), _depth + 1).ldelim();
-                if (message.waiters != null && message.waiters.length)
-                    for (let i = 0; i < message.waiters.length; ++i)
-                        $root.leasehold.v1.Waiter.encode(message.waiters[i], writer.uint32(26).fork(), _depth + 1).ldelim();
-                if (message.waitersTotal != null && $Object.hasOwnProperty.call(message, "waitersTotal") && message.waitersTotal !== 0)
-                    writer.uint32(32).uint32(message.waitersTotal);
-                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
-                    writer.uint32(40).bool(message.reserved);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(48).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(56).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            DescribeLockResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.DescribeLockResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.holders && message.holders.length))
-                                message.holders = [];
-                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.waiters && message.waiters.length))
-                                message.waiters = [];
-                            message.waiters.push($root.leasehold.v1.Waiter.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.waitersTotal = value;
-                            else
-                                delete message.waitersTotal;
-                            continue;
-                        }
-                    case 5: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.reserved = value;
-                            else
-                                delete message.reserved;
-                            continue;
-                        }
-                    case 6: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 7: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            DescribeLockResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.DescribeLockResponse";
-            };
-
-            return DescribeLockResponse;
-        })();
-
-        v1.ListLocksRequest = (function() {
-
-            const ListLocksRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ListLocksRequest.prototype.prefix = "";
-            ListLocksRequest.prototype.pageSize = 0;
-            ListLocksRequest.prototype.pageToken = "";
-            ListLocksRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ListLocksRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.prefix != null && $Object.hasOwnProperty.call(message, "prefix") && message.prefix !== "")
-                    writer.uint32(10).string(message.prefix);
-                if (message.pageSize != null && $Object.hasOwnProperty.call(message, "pageSize") && message.pageSize !== 0)
-                    writer.uint32(16).uint32(message.pageSize);
-                if (message.pageToken != null && $Object.hasOwnProperty.call(message, "pageToken") && message.pageToken !== "")
-                    writer.uint32(26).string(message.pageToken);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(32).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ListLocksRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ListLocksRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.prefix = value;
-                            else
-                                delete message.prefix;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.pageSize = value;
-                            else
-                                delete message.pageSize;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.pageToken = value;
-                            else
-                                delete message.pageToken;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ListLocksRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ListLocksRequest";
-            };
-
-            return ListLocksRequest;
-        })();
-
-        v1.LockSummary = (function() {
-
-            const LockSummary = function (properties) {
-                this.holders = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            LockSummary.prototype.name = "";
-            LockSummary.prototype.holders = $util.emptyArray;
-            LockSummary.prototype.waiters = 0;
-            LockSummary.prototype.reserved = false;
-
-            LockSummary.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.holders != null && message.holders.length)
-                    for (let i = 0; i < message.holders.length; ++i)
-                        $root.leasehold.v1.Holder.encode(message.holders[i], writer.uint32(18).fork(), _depth + 1).ldelim();
-                if (message.waiters != null && $Object.hasOwnProperty.call(message, "waiters") && message.waiters !== 0)
-                    writer.uint32(24).uint32(message.waiters);
-                if (message.reserved != null && $Object.hasOwnProperty.call(message, "reserved") && message.reserved !== false)
-                    writer.uint32(32).bool(message.reserved);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            LockSummary.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.LockSummary();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.holders && message.holders.length))
-                                message.holders = [];
-                            message.holders.push($root.leasehold.v1.Holder.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.uint32())
-                                message.waiters = value;
-                            else
-                                delete message.waiters;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.reserved = value;
-                            else
-                                delete message.reserved;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            LockSummary.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.LockSummary";
-            };
-
-            return LockSummary;
-        })();
-
-        v1.ListLocksResponse = (function() {
-
-            const ListLocksResponse = function (properties) {
-                this.locks = [];
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ListLocksResponse.prototype.locks = $util.emptyArray;
-            ListLocksResponse.prototype.nextPageToken = "";
-            ListLocksResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            ListLocksResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ListLocksResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.locks != null && message.locks.length)
-                    for (let i = 0; i < message.locks.length; ++i)
-                        $root.leasehold.v1.LockSummary.encode(message.locks[i], writer.uint32(10).fork(), _depth + 1).ldelim();
-                if (message.nextPageToken != null && $Object.hasOwnProperty.call(message, "nextPageToken") && message.nextPageToken !== "")
-                    writer.uint32(18).string(message.nextPageToken);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(24).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(32).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ListLocksResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ListLocksResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if (!(message.locks && message.locks.length))
-                                message.locks = [];
-                            message.locks.push($root.leasehold.v1.LockSummary.decode(reader, reader.size(), $undefined, _depth + 1));
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.nextPageToken = value;
-                            else
-                                delete message.nextPageToken;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 4: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ListLocksResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ListLocksResponse";
-            };
-
-            return ListLocksResponse;
-        })();
-
-        v1.ValidateRequest = (function() {
-
-            const ValidateRequest = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ValidateRequest.prototype.name = "";
-            ValidateRequest.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            ValidateRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ValidateRequest.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
-                    writer.uint32(10).string(message.name);
-                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
-                    writer.uint32(16).uint64(message.token);
-                if (message.observed != null && $Object.hasOwnProperty.call(message, "observed") && (typeof message.observed === "object" ? message.observed.low || message.observed.high : message.observed !== 0))
-                    writer.uint32(24).uint64(message.observed);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ValidateRequest.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ValidateRequest();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.name = value;
-                            else
-                                delete message.name;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.token = value;
-                            else
-                                delete message.token;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.observed = value;
-                            else
-                                delete message.observed;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ValidateRequest.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ValidateRequest";
-            };
-
-            return ValidateRequest;
-        })();
-
-        v1.ValidateResponse = (function() {
-
-            const ValidateResponse = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            ValidateResponse.prototype.held = false;
-            ValidateResponse.prototype.timestamp = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            ValidateResponse.prototype.clockAheadBy = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-
-            ValidateResponse.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.held != null && $Object.hasOwnProperty.call(message, "held") && message.held !== false)
-                    writer.uint32(8).bool(message.held);
-                if (message.timestamp != null && $Object.hasOwnProperty.call(message, "timestamp") && (typeof message.timestamp === "object" ? message.timestamp.low || message.timestamp.high : message.timestamp !== 0))
-                    writer.uint32(16).uint64(message.timestamp);
-                if (message.clockAheadBy != null && $Object.hasOwnProperty.call(message, "clockAheadBy") && (typeof message.clockAheadBy === "object" ? message.clockAheadBy.low || message.clockAheadBy.high : message.clockAheadBy !== 0))
-                    writer.uint32(24).uint64(message.clockAheadBy);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            ValidateResponse.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.ValidateResponse();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.bool())
-                                message.held = value;
-                            else
-                                delete message.held;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.timestamp = value;
-                            else
-                                delete message.timestamp;
-                            continue;
-                        }
-                    case 3: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.clockAheadBy = value;
-                            else
-                                delete message.clockAheadBy;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            ValidateResponse.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.ValidateResponse";
-            };
-
-            return ValidateResponse;
-        })();
-
         v1.AttachRequest = (function() {
 
             const AttachRequest = function (properties) {
                 this.commands = [];
                 this.acked = [];
+                this.progress = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -4407,6 +7579,7 @@ export const leasehold = $root.leasehold = (() => {
             AttachRequest.prototype.commands = $util.emptyArray;
             AttachRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             AttachRequest.prototype.acked = $util.emptyArray;
+            AttachRequest.prototype.progress = $util.emptyArray;
 
             AttachRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -4430,6 +7603,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(48).uint64(message.observed);
                 if (message.acked != null && message.acked.length)
                     writer.uint32(58).uint64s(message.acked);
+                if (message.progress != null && message.progress.length)
+                    writer.uint32(66).uint64s(message.progress);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4525,6 +7700,20 @@ export const leasehold = $root.leasehold = (() => {
                             if (!(message.acked && message.acked.length))
                                 message.acked = [];
                             message.acked.push(reader.uint64());
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType === 2) {
+                                if (!(message.progress && message.progress.length))
+                                    message.progress = [];
+                                reader.uint64s(message.progress);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.progress && message.progress.length))
+                                message.progress = [];
+                            message.progress.push(reader.uint64());
                             continue;
                         }
                     }
@@ -4911,11 +8100,15 @@ export const leasehold = $root.leasehold = (() => {
             Command.prototype.listLocks = null;
             Command.prototype.tick = null;
             Command.prototype.revokeSessionLease = null;
+            Command.prototype.acquireAll = null;
+            Command.prototype.transfer = null;
+            Command.prototype.downgrade = null;
+            Command.prototype.setMetadata = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(Command.prototype, "command", {
-                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "revokeSessionLease"]),
+                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "revokeSessionLease", "acquireAll", "transfer", "downgrade", "setMetadata"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -4948,6 +8141,14 @@ export const leasehold = $root.leasehold = (() => {
                     $root.leasehold.v1.TickRequest.encode(message.tick, writer.uint32(82).fork(), _depth + 1).ldelim();
                 if (message.revokeSessionLease != null && $Object.hasOwnProperty.call(message, "revokeSessionLease"))
                     writer.uint32(88).uint64(message.revokeSessionLease);
+                if (message.acquireAll != null && $Object.hasOwnProperty.call(message, "acquireAll"))
+                    $root.leasehold.v1.AcquireAllRequest.encode(message.acquireAll, writer.uint32(98).fork(), _depth + 1).ldelim();
+                if (message.transfer != null && $Object.hasOwnProperty.call(message, "transfer"))
+                    $root.leasehold.v1.TransferRequest.encode(message.transfer, writer.uint32(106).fork(), _depth + 1).ldelim();
+                if (message.downgrade != null && $Object.hasOwnProperty.call(message, "downgrade"))
+                    $root.leasehold.v1.DowngradeRequest.encode(message.downgrade, writer.uint32(114).fork(), _depth + 1).ldelim();
+                if (message.setMetadata != null && $Object.hasOwnProperty.call(message, "setMetadata"))
+                    $root.leasehold.v1.SetMetadataRequest.encode(message.setMetadata, writer.uint32(122).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5058,6 +8259,34 @@ export const leasehold = $root.leasehold = (() => {
                                 break;
                             message.revokeSessionLease = reader.uint64();
                             message.command = "revokeSessionLease";
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 2)
+                                break;
+                            message.acquireAll = $root.leasehold.v1.AcquireAllRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.acquireAll);
+                            message.command = "acquireAll";
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 2)
+                                break;
+                            message.transfer = $root.leasehold.v1.TransferRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.transfer);
+                            message.command = "transfer";
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 2)
+                                break;
+                            message.downgrade = $root.leasehold.v1.DowngradeRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.downgrade);
+                            message.command = "downgrade";
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            message.setMetadata = $root.leasehold.v1.SetMetadataRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.setMetadata);
+                            message.command = "setMetadata";
                             continue;
                         }
                     }
@@ -5279,11 +8508,15 @@ export const leasehold = $root.leasehold = (() => {
             Result.prototype.listLocks = null;
             Result.prototype.tick = null;
             Result.prototype.failure = null;
+            Result.prototype.acquireAll = null;
+            Result.prototype.transfer = null;
+            Result.prototype.downgrade = null;
+            Result.prototype.setMetadata = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(Result.prototype, "result", {
-                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "failure"]),
+                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "failure", "acquireAll", "transfer", "downgrade", "setMetadata"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -5316,6 +8549,14 @@ export const leasehold = $root.leasehold = (() => {
                     $root.leasehold.v1.TickResponse.encode(message.tick, writer.uint32(82).fork(), _depth + 1).ldelim();
                 if (message.failure != null && $Object.hasOwnProperty.call(message, "failure"))
                     $root.leasehold.v1.Failure.encode(message.failure, writer.uint32(90).fork(), _depth + 1).ldelim();
+                if (message.acquireAll != null && $Object.hasOwnProperty.call(message, "acquireAll"))
+                    $root.leasehold.v1.AcquireAllResponse.encode(message.acquireAll, writer.uint32(98).fork(), _depth + 1).ldelim();
+                if (message.transfer != null && $Object.hasOwnProperty.call(message, "transfer"))
+                    $root.leasehold.v1.TransferResponse.encode(message.transfer, writer.uint32(106).fork(), _depth + 1).ldelim();
+                if (message.downgrade != null && $Object.hasOwnProperty.call(message, "downgrade"))
+                    $root.leasehold.v1.DowngradeResponse.encode(message.downgrade, writer.uint32(114).fork(), _depth + 1).ldelim();
+                if (message.setMetadata != null && $Object.hasOwnProperty.call(message, "setMetadata"))
+                    $root.leasehold.v1.SetMetadataResponse.encode(message.setMetadata, writer.uint32(122).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5428,6 +8669,34 @@ export const leasehold = $root.leasehold = (() => {
                             message.result = "failure";
                             continue;
                         }
+                    case 12: {
+                            if (wireType !== 2)
+                                break;
+                            message.acquireAll = $root.leasehold.v1.AcquireAllResponse.decode(reader, reader.size(), $undefined, _depth + 1, message.acquireAll);
+                            message.result = "acquireAll";
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 2)
+                                break;
+                            message.transfer = $root.leasehold.v1.TransferResponse.decode(reader, reader.size(), $undefined, _depth + 1, message.transfer);
+                            message.result = "transfer";
+                            continue;
+                        }
+                    case 14: {
+                            if (wireType !== 2)
+                                break;
+                            message.downgrade = $root.leasehold.v1.DowngradeResponse.decode(reader, reader.size(), $undefined, _depth + 1, message.downgrade);
+                            message.result = "downgrade";
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            message.setMetadata = $root.leasehold.v1.SetMetadataResponse.decode(reader, reader.size(), $undefined, _depth + 1, message.setMetadata);
+                            message.result = "setMetadata";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5457,6 +8726,7 @@ export const leasehold = $root.leasehold = (() => {
         v1.Failure = (function() {
 
             const Failure = function (properties) {
+                this.knot = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -5466,6 +8736,7 @@ export const leasehold = $root.leasehold = (() => {
             Failure.prototype.reason = "";
             Failure.prototype.message = "";
             Failure.prototype.retryAfterMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Failure.prototype.knot = $util.emptyArray;
 
             Failure.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5480,6 +8751,9 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(18).string(message.message);
                 if (message.retryAfterMs != null && $Object.hasOwnProperty.call(message, "retryAfterMs") && (typeof message.retryAfterMs === "object" ? message.retryAfterMs.low || message.retryAfterMs.high : message.retryAfterMs !== 0))
                     writer.uint32(24).uint64(message.retryAfterMs);
+                if (message.knot != null && message.knot.length)
+                    for (let i = 0; i < message.knot.length; ++i)
+                        $root.leasehold.v1.KnotWait.encode(message.knot[i], writer.uint32(34).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5540,6 +8814,14 @@ export const leasehold = $root.leasehold = (() => {
                                 delete message.retryAfterMs;
                             continue;
                         }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.knot && message.knot.length))
+                                message.knot = [];
+                            message.knot.push($root.leasehold.v1.KnotWait.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5566,6 +8848,144 @@ export const leasehold = $root.leasehold = (() => {
             return Failure;
         })();
 
+        v1.KnotWait = (function() {
+
+            const KnotWait = function (properties) {
+                this.waitsFor = [];
+                this.holds = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            KnotWait.prototype.ticketId = "";
+            KnotWait.prototype.owner = "";
+            KnotWait.prototype.contenderId = "";
+            KnotWait.prototype.waitsFor = $util.emptyArray;
+            KnotWait.prototype.holds = $util.emptyArray;
+
+            KnotWait.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.ticketId != null && $Object.hasOwnProperty.call(message, "ticketId") && message.ticketId !== "")
+                    writer.uint32(10).string(message.ticketId);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(18).string(message.owner);
+                if (message.contenderId != null && $Object.hasOwnProperty.call(message, "contenderId") && message.contenderId !== "")
+                    writer.uint32(26).string(message.contenderId);
+                if (message.waitsFor != null && message.waitsFor.length)
+                    for (let i = 0; i < message.waitsFor.length; ++i)
+                        writer.uint32(34).string(message.waitsFor[i]);
+                if (message.holds != null && message.holds.length)
+                    for (let i = 0; i < message.holds.length; ++i)
+                        writer.uint32(42).string(message.holds[i]);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            KnotWait.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.KnotWait();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ticketId = value;
+                            else
+                                delete message.ticketId;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.contenderId = value;
+                            else
+                                delete message.contenderId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.waitsFor && message.waitsFor.length))
+                                message.waitsFor = [];
+                            message.waitsFor.push(reader.stringVerify());
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holds && message.holds.length))
+                                message.holds = [];
+                            message.holds.push(reader.stringVerify());
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            KnotWait.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.KnotWait";
+            };
+
+            return KnotWait;
+        })();
+
         v1.Renewal = (function() {
 
             const Renewal = function (properties) {
@@ -5578,6 +8998,7 @@ export const leasehold = $root.leasehold = (() => {
             Renewal.prototype.sessionLease = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Renewal.prototype.remainingMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Renewal.prototype.frame = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            Renewal.prototype.renewAfterMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             Renewal.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5592,6 +9013,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(16).uint64(message.remainingMs);
                 if (message.frame != null && $Object.hasOwnProperty.call(message, "frame") && (typeof message.frame === "object" ? message.frame.low || message.frame.high : message.frame !== 0))
                     writer.uint32(24).uint64(message.frame);
+                if (message.renewAfterMs != null && $Object.hasOwnProperty.call(message, "renewAfterMs") && (typeof message.renewAfterMs === "object" ? message.renewAfterMs.low || message.renewAfterMs.high : message.renewAfterMs !== 0))
+                    writer.uint32(32).uint64(message.renewAfterMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5650,6 +9073,15 @@ export const leasehold = $root.leasehold = (() => {
                                 message.frame = value;
                             else
                                 delete message.frame;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.renewAfterMs = value;
+                            else
+                                delete message.renewAfterMs;
                             continue;
                         }
                     }
@@ -5776,114 +9208,6 @@ export const leasehold = $root.leasehold = (() => {
             };
 
             return LeaseEnd;
-        })();
-
-        v1.HoldEnd = (function() {
-
-            const HoldEnd = function (properties) {
-                if (properties)
-                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
-                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
-                            this[keys[i]] = properties[keys[i]];
-            };
-
-            HoldEnd.prototype.token = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
-            HoldEnd.prototype.reason = 0;
-
-            HoldEnd.encode = function (message, writer, _depth) {
-                if (!writer)
-                    writer = $Writer.create();
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $util.recursionLimit)
-                    throw $Error("max depth exceeded");
-                if (message.token != null && $Object.hasOwnProperty.call(message, "token") && (typeof message.token === "object" ? message.token.low || message.token.high : message.token !== 0))
-                    writer.uint32(8).uint64(message.token);
-                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== 0)
-                    writer.uint32(16).int32(message.reason);
-                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
-                    for (let i = 0; i < message.$unknowns.length; ++i)
-                        writer.raw(message.$unknowns[i]);
-                return writer;
-            };
-
-            HoldEnd.decode = function (reader, length, _end, _depth, _target) {
-                if (!(reader instanceof $Reader))
-                    reader = $Reader.create(reader);
-                if (_depth === $undefined)
-                    _depth = 0;
-                if (_depth > $Reader.recursionLimit)
-                    throw $Error("max depth exceeded");
-                let end, message, value;
-                if (length === $undefined)
-                    end = reader.len;
-                else {
-                    end = reader.pos + length;
-                    if (end > reader.len)
-                        throw $RangeError("index out of range");
-                    length = reader.len;
-                    reader.len = end;
-                }
-                message = _target || new $root.leasehold.v1.HoldEnd();
-                while (reader.pos < end) {
-                    let start = reader.pos;
-                    let tag = reader.tag();
-                    if (tag === _end) {
-                        _end = $undefined;
-                        break;
-                    }
-                    let wireType = tag & 7;
-                    switch (tag >>>= 3) {
-                    case 1: {
-                            if (wireType !== 0)
-                                break;
-                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
-                                message.token = value;
-                            else
-                                delete message.token;
-                            continue;
-                        }
-                    case 2: {
-                            if (wireType !== 0)
-                                break;
-                            if (value = reader.int32())
-                                message.reason = value;
-                            else
-                                delete message.reason;
-                            continue;
-                        }
-                    }
-                    reader.skipType(wireType, _depth, tag);
-                    if (!reader.discardUnknown) {
-                        $util.makeProp(message, "$unknowns", false);
-                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-                    }
-                }
-                if (length !== $undefined) {
-                    if (reader.pos !== end)
-                        throw $RangeError("index out of range");
-                    reader.len = length;
-                }
-                if (_end !== $undefined)
-                    throw $Error("missing end group");
-                return message;
-            };
-
-            HoldEnd.getTypeUrl = function(prefix) {
-                if (prefix === $undefined)
-                    prefix = "type.googleapis.com";
-                return prefix + "/leasehold.v1.HoldEnd";
-            };
-
-            return HoldEnd;
-        })();
-
-        v1.EndReason = (function() {
-            const valuesById = $Object.create(null), values = $Object.create(valuesById);
-            values[valuesById[0] = "END_REASON_UNSPECIFIED"] = 0;
-            values[valuesById[1] = "END_REASON_EXPIRED"] = 1;
-            values[valuesById[2] = "END_REASON_REVOKED"] = 2;
-            return values;
         })();
 
         return v1;
