@@ -16,12 +16,18 @@ const methods = {
   GetLease: ["LeaseService", v1.GetLeaseRequest, v1.GetLeaseResponse],
   ListLeases: ["LeaseService", v1.ListLeasesRequest, v1.ListLeasesResponse],
   Acquire: ["LockService", v1.AcquireRequest, v1.AcquireResponse],
+  AcquireAll: ["LockService", v1.AcquireAllRequest, v1.AcquireAllResponse],
   CancelAcquire: ["LockService", v1.CancelAcquireRequest, v1.CancelAcquireResponse],
   Release: ["LockService", v1.ReleaseRequest, v1.ReleaseResponse],
+  Transfer: ["LockService", v1.TransferRequest, v1.TransferResponse],
+  Downgrade: ["LockService", v1.DowngradeRequest, v1.DowngradeResponse],
+  SetMetadata: ["LockService", v1.SetMetadataRequest, v1.SetMetadataResponse],
   DescribeLock: ["LockService", v1.DescribeLockRequest, v1.DescribeLockResponse],
   ListLocks: ["LockService", v1.ListLocksRequest, v1.ListLocksResponse],
   Validate: ["LockService", v1.ValidateRequest, v1.ValidateResponse],
   Tick: ["ClockService", v1.TickRequest, v1.TickResponse],
+  ForceRelease: ["AdminService", v1.ForceReleaseRequest, v1.ForceReleaseResponse],
+  TopLocks: ["AdminService", v1.TopLocksRequest, v1.TopLocksResponse],
   Status: ["AdminService", v1.StatusRequest, v1.StatusResponse],
 } as const;
 
