@@ -14,28 +14,21 @@
  *     call ROUTE REQUEST                      a unary call; see `scenario-language.ts`
  *     gone ROUTE [token=N]                    that call broke
  *     attach SESSION STREAM epoch=N [new] [claims=N,N] [outstanding=N,N] [cluster=ID] [highest=N]
- *     frame SESSION epoch=N [no=N] [acked=N] [also=N,N] [renew] [observed=N] : SEQ REQUEST ; SEQ REQUEST
+ *     frame SESSION epoch=N [no=N] [acked=N] [also=N,N] [renew] [progress=N,N] [observed=N] : SEQ REQUEST ; SEQ REQUEST
  *     detach SESSION epoch=N
  *     advance MS                              time passes
  *     expire [asof=-MS] [once]                works off what is due, or was due a while ago
  *     crash                                   what is not durable, this block, is gone; the core is recovered
  *     fail lost|kept                          as after a failed append, in the same process
  *     tick                                    records the time that has been served
- *     events                                  prints events from here on
+ *     events                                  prints events from here on, those of a start too
  */
 import { Core, emptyEffects } from "../../src/server/core/core.js";
 import type { Floors } from "../../src/server/core/recover.js";
 import type { Command, CoreLimits, Effects, Refusal, Reply, Request, Route } from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
-import {
-  type Line,
-  numberOf,
-  numbersOf,
-  parseLine,
-  parseRequest,
-  printEvent,
-  printReply,
-} from "./scenario-language.js";
+import { type Line, numberOf, numbersOf, parseLine, parseRequest } from "./scenario-language.js";
+import { printEvent, printReply } from "./scenario-output.js";
 
 interface NamedRoute extends Route {
   readonly name: string;
@@ -190,6 +183,7 @@ class Scenario {
       ackedBelow: numberOf(line, "acked", 0),
       acked: numbersOf(line, "also"),
       renew: line.words.includes("renew"),
+      progress: numbersOf(line, "progress"),
       observed: numberOf(line, "observed", 0),
       requests,
     });
@@ -240,6 +234,7 @@ class Scenario {
     const fx = emptyEffects();
     const core = Core.recover(new Map(this.#journal), floors === undefined ? init : { ...init, floors }, fx);
     this.#persist(fx.mutations, false);
+    if (this.#events) for (const event of fx.events) this.#out.push(printEvent(event));
     this.#durableBatch = 1;
     return core;
   }

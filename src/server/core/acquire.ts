@@ -1,38 +1,32 @@
 /**
- * Acquire, its polls and its withdrawal.
+ * Acquire, for one lock or for several together, and its polls.
  *
  * A unary wait is a long poll: each call attaches the ticket of its request id for a while; between two calls the
  * ticket is detached and keeps its place. On a session the ticket stays attached as long as the stream does.
  */
-import { endLease } from "./lease-end.js";
+import { claimable, isHeld } from "./claims.js";
+import { deadlocked, findKnot, isWaitedFor, refuse } from "./deadlock.js";
+import { ensureLock, fits } from "./holders.js";
+import { AT_ONCE, type Bid, grant, grantOutcome, schedule, type Wanted } from "./holds.js";
 import { createLease, liveLease, renewLease, unknownLease } from "./leases.js";
+import { firstPlace } from "./queue.js";
+import { putTicket } from "./records.js";
+import { keyOf, refuseRequestId, rememberRequest } from "./requests.js";
+import { type Hold, type Lease, type PastRequest, requestKey, type Session, type State, type Ticket } from "./state.js";
 import {
+  addTicket,
+  announceTicket,
   answer,
   attachTicket,
-  type Claim,
   detachTicket,
-  endHold,
-  enqueue,
-  ensureLock,
-  grant,
-  grantOutcome,
-  promote,
+  makeTicket,
   removeTicket,
-} from "./locks.js";
-import { refuseRequestId, rememberRequest } from "./requests.js";
-import { storeOutcome } from "./session-log.js";
-import {
-  type Hold,
-  type Lease,
-  type Lock,
-  type PastRequest,
-  requestKey,
-  type Session,
-  type State,
-  type Ticket,
-} from "./state.js";
-import type { Acquire, CancelAcquire, Effects, Outcome, Refusal, Route } from "./types.js";
-import { viewHold } from "./views.js";
+  touchAll,
+  unlinkTicket,
+  waiting,
+} from "./tickets.js";
+import type { Acquire, Effects, LockItem, Outcome, Refusal, Route } from "./types.js";
+import { viewBusy } from "./views.js";
 
 /** Who sent a request and where the answer goes. */
 export interface Caller {
@@ -43,7 +37,7 @@ export interface Caller {
   readonly seq: number;
 }
 
-const cancelledRequest: Refusal = {
+export const cancelledRequest: Refusal = {
   kind: "refused",
   reason: "CANCELLED_REQUEST",
   message: "this Acquire was cancelled",
@@ -59,57 +53,72 @@ export function acquire(state: State, fx: Effects, request: Acquire, caller: Cal
     if (refusal !== null) return refusal;
   }
   if (state.halted !== "") return { kind: "refused", reason: "STORE_DOWN", message: state.halted };
-  const lock = state.locks.get(request.name);
-  if (lock !== undefined) promote(state, fx, lock, nowMs);
   return acquireNew(state, fx, request, caller, nowMs);
 }
 
 function acquireNew(state: State, fx: Effects, request: Acquire, caller: Caller, nowMs: number): Outcome | null {
-  const { limits } = state;
-  const lock = state.locks.get(request.name);
-  const free = lock === undefined || (lock.hold === null && lock.head === null);
   const named = request.holder.kind === "own" && caller.session === null ? null : findLease(state, request, caller);
   if (named !== null && named.kind === "refused") return named;
-  if (!free && request.waitMs === 0) {
-    fx.events.push({ kind: "acquireEnded", outcome: "busy", waitedMs: 0 });
-    return busy(lock, false, request.wallMs, nowMs);
+  const notTheirs = claimable(state, request.heldTokens, named, caller.session);
+  if (notTheirs !== null) return notTheirs;
+  const taken = firstTaken(state, request.items, nowMs);
+  if (taken !== null && request.waitMs === 0) {
+    fx.events.push({ kind: "acquireEnded", outcome: "busy", mode: taken.mode, waitedMs: 0 });
+    return viewBusy(state, taken.name, request.all, false, 0, request.wallMs, nowMs);
   }
-  if (lock === undefined && state.locks.size >= limits.locksMax) {
-    return { kind: "refused", reason: "LIMIT", message: `the server has its ${limits.locksMax} locks` };
-  }
-  if (lock !== undefined && !free && lock.waiters >= limits.waitersPerLockMax) {
-    return { kind: "refused", reason: "LIMIT", message: `${limits.waitersPerLockMax} wait for this lock already` };
-  }
-  if (named !== null && named.holds.size + named.tickets.size >= limits.holdsPerLeaseMax) {
-    return {
-      kind: "refused",
-      reason: "LIMIT",
-      message: `the lease has its ${limits.holdsPerLeaseMax} holds and waits`,
-    };
-  }
+  const full = refuseFull(state, request.items, taken !== null, named);
+  if (full !== null) return full;
   const lease = named ?? createLease(state, fx, ownLease(request), true, null, 0, nowMs);
   if (lease.kind === "refused") return lease;
-  const claim: Claim = {
+  const bid: Bid = {
     lease,
     seq: caller.seq,
     requestId: caller.session === null ? request.requestId : "",
     owner: request.owner,
     metadata: request.metadata,
+    contenderId: request.contenderId,
+    lockDelayMs: request.lockDelayMs,
+    maxHoldMs: request.maxHoldMs,
   };
-  if (free) {
-    const hold = grant(state, fx, ensureLock(state, request.name), claim, request.wallMs, nowMs);
-    fx.events.push({ kind: "granted", name: request.name, token: hold.token, waitedMs: 0 });
-    return grantOutcome(hold, nowMs);
+  const wanted = request.items.map((item): Wanted => ({ lock: ensureLock(state, item.name), item }));
+  if (taken !== null) return wait(state, fx, wanted, bid, request, caller, nowMs);
+  return grantOutcome(grant(state, fx, wanted, request.all, bid, AT_ONCE, request.wallMs, nowMs), nowMs);
+}
+
+/** The first of the locks that cannot be had at once: somebody waits for it already, or does not let this one in. */
+function firstTaken(state: State, items: readonly LockItem[], nowMs: number): LockItem | null {
+  for (const item of items) {
+    const lock = state.locks.get(item.name);
+    if (lock !== undefined && (firstPlace(lock) !== null || !fits(state, lock, item, nowMs))) return item;
   }
-  const ticket = enqueue(state, fx, lock, claim, request.waitMs, caller.route, request.wallMs, nowMs);
-  attachTicket(state, ticket, caller.route, pollUntil(request, caller, lease, nowMs));
+  return null;
+}
+
+/** Null, or which bound is reached. */
+function refuseFull(state: State, items: readonly LockItem[], waits: boolean, lease: Lease | null): Refusal | null {
+  const { limits, locks } = state;
+  let unknown = 0;
+  for (const { name } of items) {
+    const lock = locks.get(name);
+    if (lock === undefined) unknown++;
+    else if (waits && lock.waiters >= limits.waitersPerLockMax) {
+      return { kind: "refused", reason: "LIMIT", message: `${limits.waitersPerLockMax} wait for this lock already` };
+    }
+  }
+  if (locks.size + unknown > limits.locksMax) {
+    return { kind: "refused", reason: "LIMIT", message: `the server has its ${limits.locksMax} locks` };
+  }
+  if (lease !== null && lease.holds.size + lease.waits + items.length > limits.holdsPerLeaseMax) {
+    const message = `the lease has its ${limits.holdsPerLeaseMax} holds and waits`;
+    return { kind: "refused", reason: "LIMIT", message };
+  }
   return null;
 }
 
 function ownLease(request: Acquire) {
   if (request.holder.kind !== "own") throw new Error("not an Acquire with a lease of its own");
   const { leaseId, ttlMs } = request.holder;
-  return { leaseId, ttlMs, owner: request.owner, metadata: "" };
+  return { leaseId, ttlMs, owner: request.owner, metadata: "", progressEveryMs: 0 };
 }
 
 function findLease(state: State, request: Acquire, caller: Caller): Lease | Refusal {
@@ -133,6 +142,36 @@ function findLease(state: State, request: Acquire, caller: Caller): Lease | Refu
   return lease ?? unknownLease;
 }
 
+/** Takes a place in each queue, unless that would make waits that can never end. */
+function wait(
+  state: State,
+  fx: Effects,
+  wanted: readonly Wanted[],
+  bid: Bid,
+  request: Acquire,
+  caller: Caller,
+  nowMs: number,
+): Outcome | null {
+  const { all, waitMs, wallMs: queuedWallMs } = request;
+  // Those that hold something now: a token that nobody has yet must not come to mean something after a restart.
+  const heldTokens = request.heldTokens.filter((token) => isHeld(state, token));
+  const ticket = makeTicket(++state.serial, wanted, bid, { all, heldTokens, waitMs, queuedWallMs }, nowMs);
+  addTicket(state, ticket);
+  const knot = isWaitedFor(ticket) ? findKnot(state, fx, ticket) : null;
+  if (knot?.at(-1) === ticket) {
+    const refusal = deadlocked(fx, knot);
+    unlinkTicket(state, ticket);
+    touchAll(state, ticket);
+    fx.events.push({ kind: "acquireEnded", outcome: "deadlock", mode: (wanted[0] as Wanted).item.mode, waitedMs: 0 });
+    return refusal;
+  }
+  putTicket(fx, ticket);
+  attachTicket(state, ticket, caller.route, pollUntil(request, caller, bid.lease, nowMs), nowMs);
+  announceTicket(state, fx, ticket);
+  if (knot !== null) refuse(state, fx, knot, nowMs);
+  return null;
+}
+
 /** A call is held open for `pollMs`, but so that its lease is renewed in time by the next one. */
 function pollUntil(request: Acquire, caller: Caller, lease: Lease, nowMs: number): number {
   if (caller.session !== null) return Number.POSITIVE_INFINITY;
@@ -150,152 +189,69 @@ function acquireAgain(
 ): Outcome | null {
   if (known.kind === "request") return pastOutcome(state, known, request, nowMs);
   if (known.lease.dead !== null) return unknownLease;
-  if (known.lock.name !== request.name) {
+  if (!isSameRequest(known, request)) {
     return { kind: "refused", reason: "INVALID", message: "this request_id belongs to an Acquire of another lock" };
   }
-  renewLease(state, fx, known.lease, nowMs);
+  renewLease(state, fx, known.lease, false, nowMs);
   if (known.kind === "hold") {
-    state.deadlines.delete(known); // it waited to be fetched, and here its caller is
-    known.told++;
-    return grantOutcome(known, nowMs);
+    const outcome = grantOutcome(known, nowMs);
+    if (outcome.kind === "grant") for (const hold of known.set?.holds ?? [known]) fetched(state, hold);
+    return outcome;
   }
   if (known.route !== null) answer(fx, known, waiting(state, known, nowMs)); // a newer call takes over
   if (known.waitUntilMs <= nowMs) {
     detachTicket(state, known, nowMs);
     return timeOut(state, fx, known, nowMs);
   }
-  attachTicket(state, known, caller.route, pollUntil(request, caller, known.lease, nowMs));
-  promote(state, fx, known.lock, nowMs);
+  attachTicket(state, known, caller.route, pollUntil(request, caller, known.lease, nowMs), nowMs);
   return null;
 }
 
-function pastOutcome(state: State, past: PastRequest, request: Acquire, nowMs: number): Outcome {
-  if (past.end === "cancelled") return cancelledRequest;
-  if (past.end === "timedOut") return busy(state.locks.get(request.name), true, request.wallMs, nowMs);
-  return {
-    kind: "refused",
-    reason: "STALE_TOKEN",
-    message: `this Acquire was granted token ${past.token}, and that grant has ended`,
-  };
+/** A hold that may have waited to be fetched, and here its caller is. */
+function fetched(state: State, hold: Hold): void {
+  hold.told++;
+  if (hold.unfetchedUntilMs === Number.POSITIVE_INFINITY) return;
+  hold.unfetchedUntilMs = Number.POSITIVE_INFINITY;
+  schedule(state, hold);
 }
 
-type Busy = Extract<Outcome, { kind: "busy" }>;
+function isSameRequest(known: Hold | Ticket, { all, items }: Acquire): boolean {
+  if (known.kind === "ticket") {
+    if (known.all !== all || known.places.length !== items.length) return false;
+    return known.places.every((place, index) => place.item.name === items[index]?.name);
+  }
+  const { set } = known;
+  if (set === null) return !all && known.lock.name === items[0]?.name;
+  if (!all || set.size !== items.length) return false;
+  return set.holds.every((hold) => hold.lock.name === items[hold.token - set.firstToken]?.name);
+}
 
-function busy(lock: Lock | undefined, timedOut: boolean, wallMs: number, nowMs: number): Busy {
-  const hold = lock?.hold ?? null;
-  return {
-    kind: "busy",
-    holders: hold === null ? [] : [viewHold(hold, wallMs, nowMs)],
-    waiters: lock?.waiters ?? 0,
-    reserved: hold === null && lock !== undefined && lock.head !== null,
-    timedOut,
-  };
+function pastOutcome(state: State, past: PastRequest, request: Acquire, nowMs: number): Outcome {
+  switch (past.end) {
+    case "cancelled":
+      return cancelledRequest;
+    case "deadlock":
+      return { kind: "refused", reason: "DEADLOCK", message: "this wait would never have ended" };
+    case "timedOut": {
+      const { name } = firstTaken(state, request.items, nowMs) ?? (request.items[0] as LockItem);
+      return viewBusy(state, name, request.all, true, 0, request.wallMs, nowMs);
+    }
+    case "ended": {
+      const message = `this Acquire was granted token ${past.token}, and that grant has ended`;
+      return { kind: "refused", reason: "STALE_TOKEN", message };
+    }
+  }
 }
 
 /** Ends a ticket whose wait is over. Returns what its caller is told, and has told it if it was attached. */
 export function timeOut(state: State, fx: Effects, ticket: Ticket, nowMs: number): Outcome {
-  const { lock } = ticket;
   const wallMs = ticket.queuedWallMs + (nowMs - ticket.queuedAtMs);
-  const key = ticket.requestId === "" ? "" : requestKey(ticket.lease.own ? "" : ticket.lease.id, ticket.requestId);
-  const outcome = { ...busy(lock, true, wallMs, nowMs), waiters: lock.waiters - 1 };
+  const key = keyOf(ticket);
+  const { lock } =
+    ticket.places.find((place) => firstPlace(place.lock) !== place || !fits(state, place.lock, place.item, nowMs)) ??
+    (ticket.places[0] as Wanted);
+  const outcome = viewBusy(state, lock.name, ticket.all, true, 1, wallMs, nowMs);
   removeTicket(state, fx, ticket, outcome, nowMs);
   rememberRequest(state, fx, key, "timedOut", 0, nowMs);
-  promote(state, fx, lock, nowMs);
   return outcome;
-}
-
-/** Walks the queue: at most the bounded number of waiters of one lock. */
-export function waiting(state: State, ticket: Ticket, nowMs: number): Outcome {
-  let position = 1;
-  for (let ahead = ticket.previous; ahead !== null; ahead = ahead.previous) position++;
-  return {
-    kind: "waiting",
-    ticketId: `T${ticket.serial}`,
-    position,
-    pollWithinMs: Math.max(0, Math.floor(Math.min(state.limits.resumeMs, ticket.lease.deadlineMs - nowMs))),
-  };
-}
-
-/** Withdraws an Acquire and makes sure that no duplicate of it ever has an effect. */
-export function cancelAcquire(
-  state: State,
-  fx: Effects,
-  request: CancelAcquire,
-  caller: Caller,
-  nowMs: number,
-): Outcome {
-  const { target } = request;
-  if (target.kind === "session") {
-    if (caller.session === null) {
-      return { kind: "refused", reason: "INVALID", message: "session_acquire is for sessions" };
-    }
-    const effect = caller.session.unacked.get(target.seq) ?? acknowledgedHold(caller.session, target.seq);
-    if (effect?.kind === "lease" || effect?.kind === "released") {
-      return { kind: "refused", reason: "INVALID", message: `command ${target.seq} is not an Acquire` };
-    }
-    const what = withdraw(state, fx, effect, nowMs);
-    storeOutcome(state, caller.session, target.seq, { kind: "cancelled" });
-    return { kind: "cancelled", what };
-  }
-  const key = requestKey(target.leaseId, target.requestId);
-  const known = state.requests.get(key);
-  if (known === undefined) {
-    const refusal = refuseRequestId(state);
-    if (refusal !== null) return refusal;
-  }
-  const what = withdraw(state, fx, known, nowMs);
-  if (known?.kind !== "request" || known.end !== "cancelled") rememberRequest(state, fx, key, "cancelled", 0, nowMs);
-  return { kind: "cancelled", what };
-}
-
-/** The client may have the answer already, and withdraw all the same. */
-function acknowledgedHold(session: Session, seq: number): Hold | undefined {
-  for (const hold of session.holds) if (hold.seq === seq) return hold;
-  return undefined;
-}
-
-function withdraw(
-  state: State,
-  fx: Effects,
-  entry: Hold | Ticket | { readonly kind: string } | undefined,
-  nowMs: number,
-): "nothing" | "ticket" | "grant" {
-  if (entry?.kind === "ticket") {
-    const ticket = entry as Ticket;
-    removeTicket(state, fx, ticket, cancelledRequest, nowMs);
-    promote(state, fx, ticket.lock, nowMs);
-    return "ticket";
-  }
-  if (entry?.kind === "hold" && (entry as Hold).lease.dead === null) {
-    endHold(state, fx, entry as Hold, "cancelled", nowMs);
-    return "grant";
-  }
-  return "nothing";
-}
-
-/**
- * The call of a unary Acquire is gone. While it waited: the ticket is detached. After a grant that could not be
- * written: the hold is taken back, at once when nobody can ask for it again, else unless somebody does within
- * `resumeMs`. Not while another call that was told of the same grant may have arrived.
- */
-export function callGone(state: State, fx: Effects, route: Route, token: number | null, nowMs: number): void {
-  const ticket = state.callTickets.get(route);
-  if (ticket !== undefined) {
-    if (ticket.requestId !== "") detachTicket(state, ticket, nowMs);
-    else {
-      removeTicket(state, fx, ticket, null, nowMs);
-      promote(state, fx, ticket.lock, nowMs);
-    }
-  }
-  const hold = token === null ? undefined : state.holds.get(token);
-  if (hold === undefined || hold.lease.dead !== null || --hold.told > 0) return;
-  if (hold.requestId !== "") state.deadlines.set(hold, nowMs + state.limits.resumeMs);
-  else endHold(state, fx, hold, "undelivered", nowMs);
-}
-
-/** Revokes a lease on behalf of its client. */
-export function revoke(state: State, fx: Effects, lease: Lease | undefined, nowMs: number): Outcome {
-  if (lease === undefined || lease.dead !== null) return { kind: "revoked", revoked: false };
-  endLease(state, fx, lease, "revoked", nowMs, state.limits.expirySliceMax);
-  return { kind: "revoked", revoked: true };
 }

@@ -4,31 +4,35 @@
  * The death of a lease is one mutation. Its holds and tickets are collected afterwards, in slices, and count as absent
  * until then; so a lease with ten thousand holds dies as a whole, and nobody else waits while it is cleared away.
  */
+import { endHold } from "./holds.js";
 import { removeLease, unknownLease } from "./leases.js";
-import { endHold, promote, removeTicket } from "./locks.js";
 import { putLease } from "./records.js";
 import type { Lease, State } from "./state.js";
-import type { Effects, LeaseEndReason } from "./types.js";
+import { removeTicket } from "./tickets.js";
+import type { Effects, LeaseEndReason, Outcome } from "./types.js";
 
-/** Ends a lease at once; what is attached to it is collected within `budget`, the rest by later `expire` commands. */
+/**
+ * Ends a lease at once; what is attached to it is collected within `budget`, the rest by later `expire` commands. `hung`:
+ * it was renewed, but there was no progress.
+ */
 export function endLease(
   state: State,
   fx: Effects,
   lease: Lease,
   reason: LeaseEndReason,
+  hung: boolean,
   nowMs: number,
   budget: number,
 ): number {
   lease.dead = reason;
+  lease.diedAtMs = nowMs;
   state.deadlines.delete(lease);
-  fx.events.push({ kind: "leaseEnded", reason });
+  fx.events.push({ kind: "leaseEnded", reason, hung });
   const { session } = lease;
   if (session?.route) fx.replies.push({ kind: "leaseEnd", route: session.route, leaseSeq: lease.seq, reason });
+  state.collecting.add(lease);
   const left = collect(state, fx, lease, nowMs, budget);
-  if (state.leases.has(lease.id)) {
-    putLease(state, fx, lease);
-    state.collecting.add(lease);
-  }
+  if (state.collecting.has(lease)) putLease(state, fx, lease);
   return left;
 }
 
@@ -42,8 +46,14 @@ export function collect(state: State, fx: Effects, lease: Lease, nowMs: number, 
   for (const ticket of lease.tickets) {
     if (budget-- <= 0) return 0;
     removeTicket(state, fx, ticket, unknownLease, nowMs);
-    promote(state, fx, ticket.lock, nowMs);
   }
   removeLease(state, fx, lease);
   return Math.max(0, budget - 1);
+}
+
+/** Revokes a lease on behalf of its client. */
+export function revoke(state: State, fx: Effects, lease: Lease | undefined, nowMs: number): Outcome {
+  if (lease === undefined || lease.dead !== null) return { kind: "revoked", revoked: false };
+  endLease(state, fx, lease, "revoked", false, nowMs, state.limits.expirySliceMax);
+  return { kind: "revoked", revoked: true };
 }

@@ -4,6 +4,9 @@
  * A renewal moves a deadline in memory and writes nothing, except the first one in each incarnation of the server: that
  * is how a restart knows which leases may have been renewed up to the last moment (they get their full TTL again) and
  * which certainly were not (they get only what was left of it).
+ *
+ * A lease with `progressEveryMs` lives while two things go on: renewals, and reports of progress. Each has a deadline and
+ * an incarnation of its own, else a worker that hangs would be given its whole interval again at every restart.
  */
 import { deleteLease, putLease } from "./records.js";
 import { dropSessionIfOver, storeOutcome } from "./session-log.js";
@@ -21,6 +24,7 @@ export interface NewLease {
   readonly ttlMs: number;
   readonly owner: string;
   readonly metadata: string;
+  readonly progressEveryMs: number;
 }
 
 const displayId = (serial: number): string => `L${serial.toString(36).padStart(9, "0")}`;
@@ -41,22 +45,31 @@ export function createLease(
   if (session !== null && session.leases.size >= state.limits.holdsPerLeaseMax) {
     return { kind: "refused", reason: "LIMIT", message: `the session has its ${state.limits.holdsPerLeaseMax} leases` };
   }
+  const { ttlMs, progressEveryMs } = init;
   const lease: Lease = {
     kind: "lease",
     id: init.leaseId,
     displayId: displayId(++state.serial),
-    ttlMs: init.ttlMs,
+    ttlMs,
+    progressEveryMs,
     owner: init.owner,
     metadata: init.metadata,
     session,
     seq,
     own,
-    deadlineMs: nowMs + init.ttlMs,
+    ttlUntilMs: nowMs + ttlMs,
+    progressUntilMs: progressEveryMs > 0 ? nowMs + progressEveryMs : Number.POSITIVE_INFINITY,
+    deadlineMs: nowMs + (progressEveryMs > 0 ? Math.min(ttlMs, progressEveryMs) : ttlMs),
     dead: null,
+    diedAtMs: 0,
     renewedIn: state.incarnation,
+    progressedIn: state.incarnation,
     restartExtensionMs: 0,
     holds: new Set(),
     tickets: new Set(),
+    waits: 0,
+    revoking: null,
+    contenders: null,
     batch: state.batch,
     dueMs: 0,
     heapIndex: -1,
@@ -82,15 +95,21 @@ export function liveLease(state: State, leaseId: string): Lease | undefined {
   return lease === undefined || lease.dead !== null ? undefined : lease;
 }
 
-/** Starts the TTL of a living lease anew. */
-export function renewLease(state: State, fx: Effects, lease: Lease, nowMs: number): void {
+/** Starts the TTL of a living lease anew, and, when its holder has made progress, the time for that as well. */
+export function renewLease(state: State, fx: Effects, lease: Lease, progress: boolean, nowMs: number): void {
+  const { incarnation } = state;
   fx.events.push({ kind: "leaseRenewed", result: "ok", slackRatio: (lease.deadlineMs - nowMs) / lease.ttlMs });
-  lease.deadlineMs = nowMs + lease.ttlMs;
+  lease.ttlUntilMs = nowMs + lease.ttlMs;
   lease.restartExtensionMs = 0;
-  if (lease.renewedIn !== state.incarnation) {
-    lease.renewedIn = state.incarnation;
-    putLease(state, fx, lease);
+  let first = lease.renewedIn !== incarnation;
+  lease.renewedIn = incarnation;
+  if (progress && lease.progressEveryMs > 0) {
+    lease.progressUntilMs = nowMs + lease.progressEveryMs;
+    first ||= lease.progressedIn !== incarnation;
+    lease.progressedIn = incarnation;
   }
+  lease.deadlineMs = Math.min(lease.ttlUntilMs, lease.progressUntilMs);
+  if (first) putLease(state, fx, lease);
 }
 
 /** Takes a lease that nothing is attached to out of the state. */
@@ -121,7 +140,8 @@ export function viewLease(lease: Lease, nowMs: number): LeaseView {
     owner: lease.owner,
     metadata: lease.metadata,
     holds: lease.holds.size,
-    waits: lease.tickets.size,
+    waits: lease.waits,
     restartExtensionMs: lease.restartExtensionMs,
+    progressEveryMs: lease.progressEveryMs,
   };
 }

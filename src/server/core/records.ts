@@ -1,17 +1,19 @@
 /**
- * How the state is written down: one entry per lease, session, hold, ticket and remembered request, so that a change
- * writes no more than what changed.
+ * How the state is written down: one entry per lease, session, hold, ticket, lock delay and remembered request, so that
+ * a change writes no more than what changed.
  *
  *     !                  [token, ceiling, serial, incarnation, servedTotalMs]     once per batch
  *     i/<incarnation>    served time of all earlier incarnations when this one began
  *     l/<lease id>       lease              s/<session id>    session
  *     h/<token>          hold               t/<serial>        ticket
- *     q/<request key>    a unary Acquire that is over
+ *     d/<name>           lock delay         q/<request key>   a unary Acquire that is over
  *
- * Values are JSON arrays. Text comes validated (no control characters) or JSON-escaped, as the journal asks.
+ * Values are JSON arrays. What a plain exclusive Acquire does not have is in one more element, which is left out when
+ * there is nothing in it. Times that go on over a restart are in served time, summed over all incarnations. Text comes
+ * validated (no control characters) or JSON-escaped, as the journal asks.
  */
 import type { Hold, Lease, PastRequest, Session, SessionOutcome, State, Ticket } from "./state.js";
-import type { Effects } from "./types.js";
+import type { Effects, LockMode } from "./types.js";
 
 export const HEADER_KEY = "!";
 
@@ -26,7 +28,10 @@ export type LeaseRecord = [
   own: 0 | 1,
   renewedIn: number,
   dead: "" | "expired" | "revoked",
+  more?: LeaseMore,
 ];
+/** `diedServedMs`: 0 while it lives. */
+export type LeaseMore = [progressEveryMs: number, progressedIn: number, diedServedMs: number];
 export type HoldRecord = [
   name: string,
   leaseId: string,
@@ -36,6 +41,20 @@ export type HoldRecord = [
   owner: string,
   metadata: string,
   grantedWallMs: number,
+  more?: HoldMore,
+];
+/** `setSize`: 0 for an Acquire. `maxHoldServedMs`: 0 for no maximum. */
+export type HoldMore = [
+  mode: LockMode,
+  permits: number,
+  permitLimit: number,
+  slots: readonly number[],
+  lockDelayMs: number,
+  maxHoldServedMs: number,
+  revoking: string | null,
+  firstToken: number,
+  setSize: number,
+  contenderId: string,
 ];
 export type TicketRecord = [
   name: string,
@@ -46,6 +65,15 @@ export type TicketRecord = [
   metadata: string,
   waitMs: number,
   queuedWallMs: number,
+  more?: TicketMore,
+];
+export type TicketMore = [
+  items: [name: string, mode: LockMode, permits: number, permitLimit: number][],
+  all: 0 | 1,
+  lockDelayMs: number,
+  maxHoldMs: number,
+  contenderId: string,
+  heldTokens: readonly number[],
 ];
 /** `released` is most of what a busy session remembers, so it is kept short: sequence numbers alone. */
 export type SessionRecord = [
@@ -60,7 +88,11 @@ function put(fx: Effects, key: string, record: readonly unknown[]): void {
   fx.mutations.push(key, JSON.stringify(record));
 }
 
-export function putHeader(state: State, fx: Effects, servedTotalMs: number): void {
+/** A time of this incarnation as served time. Rounded up: nothing may end early for having been written down. */
+const toServed = (state: State, ms: number): number => Math.ceil(state.servedOffsetMs + ms);
+
+export function putHeader(state: State, fx: Effects, nowMs: number): void {
+  const servedTotalMs = Math.floor(state.servedOffsetMs + nowMs);
   const record: HeaderRecord = [state.token, state.clock.ceiling, state.serial, state.incarnation, servedTotalMs];
   put(fx, HEADER_KEY, record);
 }
@@ -86,6 +118,10 @@ export function putLease(state: State, fx: Effects, lease: Lease): void {
     lease.renewedIn,
     lease.dead ?? "",
   ];
+  if (lease.progressEveryMs > 0 || lease.dead !== null) {
+    const diedServedMs = lease.dead === null ? 0 : toServed(state, lease.diedAtMs);
+    record.push([lease.progressEveryMs, lease.progressedIn, diedServedMs]);
+  }
   put(fx, `l/${lease.id}`, record);
 }
 
@@ -93,7 +129,7 @@ export function deleteLease(fx: Effects, lease: Lease): void {
   fx.mutations.push(`l/${lease.id}`, null);
 }
 
-export function putHold(fx: Effects, hold: Hold): void {
+export function putHold(state: State, fx: Effects, hold: Hold): void {
   const record: HoldRecord = [
     hold.lock.name,
     hold.lease.id,
@@ -104,7 +140,35 @@ export function putHold(fx: Effects, hold: Hold): void {
     hold.metadata,
     hold.grantedWallMs,
   ];
+  if (!isPlainHold(hold)) record.push(moreOfHold(state, hold));
   put(fx, `h/${hold.token}`, record);
+}
+
+function isPlainHold(hold: Hold): boolean {
+  return (
+    hold.mode === "exclusive" &&
+    hold.set === null &&
+    hold.contenderId === "" &&
+    hold.lockDelayMs === 0 &&
+    hold.maxHoldUntilMs === Number.POSITIVE_INFINITY &&
+    hold.revoking === null
+  );
+}
+
+function moreOfHold(state: State, hold: Hold): HoldMore {
+  const { maxHoldUntilMs, set } = hold;
+  return [
+    hold.mode,
+    hold.permits,
+    hold.permitLimit,
+    hold.slots,
+    hold.lockDelayMs,
+    maxHoldUntilMs === Number.POSITIVE_INFINITY ? 0 : toServed(state, maxHoldUntilMs),
+    hold.revoking,
+    set?.firstToken ?? 0,
+    set?.size ?? 0,
+    hold.contenderId,
+  ];
 }
 
 export function deleteHold(fx: Effects, hold: Hold): void {
@@ -112,8 +176,11 @@ export function deleteHold(fx: Effects, hold: Hold): void {
 }
 
 export function putTicket(fx: Effects, ticket: Ticket): void {
+  const { places, all, lockDelayMs, maxHoldMs, contenderId, heldTokens } = ticket;
+  const items = places.map(({ item }): TicketMore[0][number] => [item.name, item.mode, item.permits, item.permitLimit]);
+  const [name, mode] = items[0] as TicketMore[0][number];
   const record: TicketRecord = [
-    ticket.lock.name,
+    name,
     ticket.lease.id,
     ticket.seq,
     ticket.requestId,
@@ -122,6 +189,10 @@ export function putTicket(fx: Effects, ticket: Ticket): void {
     ticket.waitMs,
     ticket.queuedWallMs,
   ];
+  const plain = !all && mode === "exclusive" && lockDelayMs === 0 && maxHoldMs === 0;
+  if (!plain || contenderId !== "" || heldTokens.length > 0) {
+    record.push([items, all ? 1 : 0, lockDelayMs, maxHoldMs, contenderId, heldTokens]);
+  }
   put(fx, `t/${ticket.serial}`, record);
 }
 
@@ -129,13 +200,29 @@ export function deleteTicket(fx: Effects, ticket: Ticket): void {
   fx.mutations.push(`t/${ticket.serial}`, null);
 }
 
+export function putDelay(state: State, fx: Effects, name: string, untilMs: number): void {
+  put(fx, `d/${name}`, [toServed(state, untilMs)]);
+}
+
+export function deleteDelay(fx: Effects, name: string): void {
+  fx.mutations.push(`d/${name}`, null);
+}
+
 export function putSession(fx: Effects, session: Session): void {
   const released: SessionRecord[2] = [];
   const others: SessionRecord[3] = [];
   for (const [seq, effect] of session.unacked) {
-    if (effect.kind === "released") released.push(seq);
-    else if (effect.kind === "cancelled") others.push([seq, "cancelled", 0]);
-    else if (effect.kind === "ended") others.push([seq, "ended", effect.token]);
+    switch (effect.kind) {
+      case "lease":
+      case "hold":
+      case "ticket":
+        break; // has a record of its own
+      case "released":
+        released.push(seq);
+        break;
+      default:
+        others.push([seq, effect.kind, "token" in effect ? effect.token : 0]);
+    }
   }
   const record: SessionRecord = [session.epoch, session.ackedBelow, released, others];
   put(fx, `s/${session.id}`, record);

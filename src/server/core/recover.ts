@@ -7,11 +7,11 @@
  * that restarts again and again must not keep it alive for ever. When it was last renewed is not written down (renewals
  * write nothing), but in which incarnation it was, is. If that was the last one, the renewal may have come in its last
  * moment: the lease gets its full TTL. If it was an earlier one, the time that all incarnations since then have served
- * has passed for certain and is taken off. So restarts lengthen a life by at most one TTL in all.
+ * has passed for certain and is taken off. So restarts lengthen a life by at most one TTL in all. Progress is counted in
+ * the same way, by the incarnation of its last report.
  */
 import { LamportClock } from "./lamport.js";
 import { addLease } from "./leases.js";
-import { addHold, addTicket, detachTicket, ensureLock } from "./locks.js";
 import {
   deleteIncarnation,
   HEADER_KEY,
@@ -23,6 +23,7 @@ import {
   type SessionRecord,
   type TicketRecord,
 } from "./records.js";
+import { checkHolders, HoldReader, recoverDelay, recoverTicket } from "./recover-locks.js";
 import { newSession } from "./session.js";
 import { dropSessionIfOver } from "./session-log.js";
 import { emptyState, type Lease, type PastRequest, type State } from "./state.js";
@@ -42,39 +43,38 @@ export interface RecoverInit {
   readonly floors?: Floors;
 }
 
-export interface Recovered {
-  readonly state: State;
-  /** Served time of all incarnations before this one. */
-  readonly servedBeforeMs: number;
-}
-
 /** Rebuilds the state and begins a new incarnation, whose record is put into `fx`. Throws when entries contradict. */
-export function recover(entries: Map<string, string>, init: RecoverInit, fx: Effects): Recovered {
+export function recover(entries: Map<string, string>, init: RecoverInit, fx: Effects): State {
   const header = readHeader(entries);
   const [token, ceiling, serial, lastIncarnation, servedBeforeMs] = header;
+  const { limits, nowMs, floors } = init;
   const state = emptyState({
-    limits: init.limits,
-    clock: new LamportClock(
-      Math.max(ceiling, init.floors?.timestamp ?? 0),
-      init.limits.clockJumpPerSecondMax,
-      init.nowMs,
-    ),
+    limits,
+    clock: new LamportClock(Math.max(ceiling, floors?.timestamp ?? 0), limits.clockJumpPerSecondMax, nowMs),
     incarnation: lastIncarnation + 1,
-    token: Math.max(token, init.floors?.token ?? 0),
-    serial: Math.max(serial, init.floors?.serial ?? 0),
+    servedOffsetMs: servedBeforeMs - nowMs,
+    token: Math.max(token, floors?.token ?? 0),
+    serial: Math.max(serial, floors?.serial ?? 0),
     clusterId: init.clusterId,
   });
   const byKind = group(entries);
   for (const [id, record] of byKind.s) recoverSession(state, id, record as SessionRecord);
   const remaining = remainingTimes(byKind.i, lastIncarnation, servedBeforeMs);
-  for (const [id, record] of byKind.l) recoverLease(state, id, record as LeaseRecord, remaining, init.nowMs);
-  for (const [key, record] of byKind.h) recoverHold(state, Number(key), record as HoldRecord, init.nowMs);
-  byKind.t.sort((a, b) => Number(a[0]) - Number(b[0]));
-  for (const [key, record] of byKind.t) recoverTicket(state, Number(key), record as TicketRecord, init.nowMs);
-  for (const [key, record] of byKind.q) recoverRequest(state, key, record as RequestRecord, init.nowMs);
+  for (const [id, record] of byKind.l) recoverLease(state, id, record as LeaseRecord, remaining, nowMs);
+  const holds = new HoldReader(state, nowMs);
+  for (const [key, record] of inOrder(byKind.h)) holds.read(key, record as HoldRecord);
+  for (const lock of state.locks.values()) checkHolders(lock);
+  for (const [key, record] of inOrder(byKind.t)) recoverTicket(state, key, record as TicketRecord, nowMs);
+  for (const [name, record] of byKind.d) recoverDelay(state, name, (record as [number])[0]);
+  for (const [key, record] of byKind.q) recoverRequest(state, key, record as RequestRecord, nowMs);
   for (const session of state.sessions.values()) dropSessionIfOver(state, fx, session);
   beginIncarnation(state, fx, byKind.i, servedBeforeMs);
-  return { state, servedBeforeMs };
+  for (const lease of state.leases.values()) {
+    // One that was last renewed before has been extended before.
+    if (lease.dead !== null || lease.renewedIn < lastIncarnation) continue;
+    fx.events.push({ kind: "leaseExtended", extensionMs: lease.restartExtensionMs });
+  }
+  return state;
 }
 
 function readHeader(entries: Map<string, string>): HeaderRecord {
@@ -84,10 +84,10 @@ function readHeader(entries: Map<string, string>): HeaderRecord {
   return [0, 0, 0, 0, 0];
 }
 
-type Kind = "i" | "s" | "l" | "h" | "t" | "q";
+type Kind = "i" | "s" | "l" | "h" | "t" | "d" | "q";
 
 function group(entries: Map<string, string>): Record<Kind, [string, unknown][]> {
-  const byKind: Record<Kind, [string, unknown][]> = { i: [], s: [], l: [], h: [], t: [], q: [] };
+  const byKind: Record<Kind, [string, unknown][]> = { i: [], s: [], l: [], h: [], t: [], d: [], q: [] };
   for (const [key, text] of entries) {
     if (key === HEADER_KEY) continue;
     const list = key[1] === "/" ? byKind[key[0] as Kind] : undefined;
@@ -97,7 +97,11 @@ function group(entries: Map<string, string>): Record<Kind, [string, unknown][]> 
   return byKind;
 }
 
-/** What is left of a TTL, by the incarnation of the last renewal. */
+/** Entries with numbers as keys, in the order of those. */
+const inOrder = (entries: readonly [string, unknown][]): [number, unknown][] =>
+  entries.map(([key, record]): [number, unknown] => [Number(key), record]).sort((a, b) => a[0] - b[0]);
+
+/** What is left of a time, by the incarnation in which it was last started anew. */
 function remainingTimes(
   incarnations: readonly [string, unknown][],
   lastIncarnation: number,
@@ -116,35 +120,49 @@ function recoverSession(state: State, id: string, [epoch, ackedBelow, released, 
   const session = newSession(id, epoch);
   session.ackedBelow = ackedBelow;
   for (const seq of released) session.unacked.set(seq, { kind: "released" });
-  for (const [seq, kind, token] of others) session.unacked.set(seq, kind === "ended" ? { kind, token } : { kind });
+  for (const [seq, kind, token] of others) {
+    session.unacked.set(seq, kind === "ended" || kind === "transferred" ? { kind, token } : { kind });
+  }
   state.sessions.set(id, session);
 }
 
 function recoverLease(
   state: State,
   id: string,
-  [displayId, ttlMs, owner, metadata, sessionId, seq, own, renewedIn, dead]: LeaseRecord,
+  [displayId, ttlMs, owner, metadata, sessionId, seq, own, renewedIn, dead, more]: LeaseRecord,
   remaining: (renewedIn: number, ttlMs: number) => number,
   nowMs: number,
 ): void {
   const session = sessionId === "" ? null : state.sessions.get(sessionId);
   if (session === undefined) throw new Error(`lease ${displayId} names a session that is not there`);
+  const [progressEveryMs, progressedIn, diedServedMs] = more ?? [0, renewedIn, 0];
+  const ttlUntilMs = nowMs + remaining(renewedIn, ttlMs);
+  const progressUntilMs =
+    progressEveryMs > 0 ? nowMs + remaining(progressedIn, progressEveryMs) : Number.POSITIVE_INFINITY;
   const lease: Lease = {
     kind: "lease",
     id,
     displayId,
     ttlMs,
+    progressEveryMs,
     owner,
     metadata,
     session,
     seq,
     own: own === 1,
-    deadlineMs: nowMs + remaining(renewedIn, ttlMs),
+    ttlUntilMs,
+    progressUntilMs,
+    deadlineMs: Math.min(ttlUntilMs, progressUntilMs),
     dead: dead === "" ? null : dead,
+    diedAtMs: diedServedMs - state.servedOffsetMs,
     renewedIn,
+    progressedIn,
     restartExtensionMs: ttlMs,
     holds: new Set(),
     tickets: new Set(),
+    waits: 0,
+    revoking: null,
+    contenders: null,
     batch: 0,
     dueMs: 0,
     heapIndex: -1,
@@ -153,71 +171,6 @@ function recoverLease(
   if (lease.dead === null) state.deadlines.set(lease, lease.deadlineMs);
   else state.collecting.add(lease);
   if (session !== null && seq >= session.ackedBelow) session.unacked.set(seq, lease);
-}
-
-function findLease(state: State, leaseId: string, what: string): Lease {
-  const lease = state.leases.get(leaseId);
-  if (lease === undefined) throw new Error(`${what} names a lease that is not there`);
-  return lease;
-}
-
-function recoverHold(
-  state: State,
-  token: number,
-  [name, leaseId, seq, requestId, timestamp, owner, metadata, grantedWallMs]: HoldRecord,
-  nowMs: number,
-): void {
-  const lock = ensureLock(state, name);
-  const lease = findLease(state, leaseId, `the hold with token ${token}`);
-  if (lock.hold !== null) throw new Error(`tokens ${lock.hold.token} and ${token} both hold ${JSON.stringify(name)}`);
-  const hold = {
-    kind: "hold" as const,
-    token,
-    timestamp,
-    lock,
-    lease,
-    seq,
-    requestId,
-    owner,
-    metadata,
-    grantedWallMs,
-    grantedAtMs: nowMs,
-    told: Number.POSITIVE_INFINITY,
-    dueMs: 0,
-    heapIndex: -1,
-  };
-  addHold(state, hold);
-  if (seq > 0 && lease.session !== null && seq >= lease.session.ackedBelow) lease.session.unacked.set(seq, hold);
-}
-
-function recoverTicket(
-  state: State,
-  serial: number,
-  [name, leaseId, seq, requestId, owner, metadata, waitMs, queuedWallMs]: TicketRecord,
-  nowMs: number,
-): void {
-  const ticket = {
-    kind: "ticket" as const,
-    serial,
-    lock: ensureLock(state, name),
-    lease: findLease(state, leaseId, `ticket T${serial}`),
-    seq,
-    requestId,
-    owner,
-    metadata,
-    waitMs,
-    queuedWallMs,
-    queuedAtMs: nowMs,
-    waitUntilMs: nowMs + waitMs,
-    pollUntilMs: Number.POSITIVE_INFINITY,
-    route: null,
-    previous: null,
-    next: null,
-    dueMs: 0,
-    heapIndex: -1,
-  };
-  addTicket(state, ticket);
-  detachTicket(state, ticket, nowMs);
 }
 
 function recoverRequest(state: State, key: string, [end, token]: RequestRecord, nowMs: number): void {
@@ -236,6 +189,8 @@ function beginIncarnation(
 ): void {
   putIncarnation(fx, state.incarnation, servedBeforeMs);
   let oldest = state.incarnation;
-  for (const lease of state.leases.values()) oldest = Math.min(oldest, lease.renewedIn);
+  for (const { renewedIn, progressedIn, progressEveryMs } of state.leases.values()) {
+    oldest = Math.min(oldest, renewedIn, progressEveryMs > 0 ? progressedIn : renewedIn);
+  }
   for (const [key] of incarnations) if (Number(key) <= oldest) deleteIncarnation(fx, Number(key));
 }

@@ -11,7 +11,10 @@ import type { Effects } from "./types.js";
 
 /** Remembers how the command `seq` ended, unless its answer has been acknowledged. */
 export function storeOutcome(state: State, session: Session, seq: number, outcome: SessionOutcome): void {
-  if (seq < session.ackedBelow) return;
+  if (seq < session.ackedBelow) {
+    session.unacked.delete(seq); // its answer was acknowledged before there was one
+    return;
+  }
   session.unacked.set(seq, outcome);
   markDirty(state, session);
 }

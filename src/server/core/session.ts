@@ -2,9 +2,10 @@
  * Sessions: attached, resumed, detached. The protocol is told in `session.proto`; `session-log.ts` has what makes a
  * command that is sent twice take effect once.
  */
-import { detachTicket, endHold, promote, removeTicket } from "./locks.js";
+import { endHold, tellHolder } from "./holds.js";
 import { dropSessionIfOver, markDirty } from "./session-log.js";
-import type { Lock, Session, State } from "./state.js";
+import type { Hold, Session, State } from "./state.js";
+import { detachTicket, removeTicket } from "./tickets.js";
 import type { Attach, Effects, Outcome, Refusal } from "./types.js";
 
 export function attach(state: State, fx: Effects, command: Attach, nowMs: number): Outcome {
@@ -54,6 +55,7 @@ export function newSession(id: string, epoch: number): Session {
     leases: new Map(),
     holds: new Set(),
     tickets: new Map(),
+    contenders: null,
     dirty: false,
   };
 }
@@ -73,41 +75,46 @@ function resume(state: State, fx: Effects, command: Attach, nowMs: number): Outc
   session.epoch = command.epoch;
   session.route = command.route;
   markDirty(state, session);
-  const lost = settle(state, fx, session, command, nowMs);
+  const lost = settleHeld(state, fx, session, command, nowMs);
   fx.events.push({ kind: "sessionAttached", result: "resumed" });
   return { kind: "welcome", sessionId: session.id, epoch: session.epoch, resumed: true, lost };
 }
 
 /**
  * Settles what this session holds and waits for: claimed is kept, outstanding will be answered when its command comes
- * again, and what is neither went to nobody. Returns the claims that are not held.
+ * again, and what is neither went to nobody. Each hold of an AcquireAll is settled by itself. Returns the claims that are
+ * not held. The client is told anew of those that are being taken away.
  */
-function settle(state: State, fx: Effects, session: Session, command: Attach, nowMs: number): number[] {
+function settleHeld(state: State, fx: Effects, session: Session, command: Attach, nowMs: number): number[] {
   const claims = new Set(command.claims);
   const outstanding = new Set(command.outstanding);
   const lost = command.claims.filter((token) => {
     const hold = state.holds.get(token);
     return hold === undefined || !session.holds.has(hold) || hold.lease.dead !== null;
   });
-  // Tickets first: a hold that ends lets the next one in. They are attached when their commands come again, not now: a
-  // wait that ended in between would be answered, and then begin anew with the command.
-  const locks: Lock[] = [];
+  for (const hold of session.holds) {
+    if (hold.lease.dead !== null) continue;
+    const claimed = claims.has(hold.token);
+    if (!claimed && !isOutstanding(session, hold, outstanding)) endHold(state, fx, hold, "undelivered", nowMs);
+    else if (claimed && hold.revoking !== null) tellHolder(fx, hold, "forced", hold.revoking, true);
+  }
+  // Tickets are attached when their commands come again, not now: a wait that ended in between would be answered, and
+  // then begin anew with the command.
   for (const ticket of session.tickets.values()) {
     if (outstanding.has(ticket.seq)) detachTicket(state, ticket, nowMs);
-    else {
-      removeTicket(state, fx, ticket, null, nowMs);
-      locks.push(ticket.lock);
-    }
-  }
-  for (const hold of session.holds) {
-    const kept = claims.has(hold.token) || (outstanding.has(hold.seq) && session.unacked.get(hold.seq) === hold);
-    if (!kept && hold.lease.dead === null) endHold(state, fx, hold, "undelivered", nowMs);
+    else removeTicket(state, fx, ticket, null, nowMs);
   }
   for (const [seq, effect] of session.unacked) {
     if (!outstanding.has(seq) && effect.kind !== "ticket") session.unacked.delete(seq);
   }
-  for (const lock of locks) promote(state, fx, lock, nowMs);
   return lost;
+}
+
+/** The client does not know of the grant yet, but will ask for it. */
+function isOutstanding(session: Session, hold: Hold, outstanding: ReadonlySet<number>): boolean {
+  if (!outstanding.has(hold.seq)) return false;
+  const effect = session.unacked.get(hold.seq);
+  return effect === hold || (effect?.kind === "hold" && effect.set !== null && effect.set === hold.set);
 }
 
 /** The stream of the session broke: its waiters keep their places for a while. */

@@ -1,7 +1,7 @@
 import { Deadlines, type Timed } from "./deadlines.js";
 import type { LamportClock } from "./lamport.js";
 import { NameIndex } from "./name-index.js";
-import type { CoreLimits, LeaseEndReason, Route } from "./types.js";
+import type { CoreLimits, LeaseEndReason, LockItem, LockMode, Route } from "./types.js";
 
 /** A promise of liveness. When it ends, its holds and tickets end with it. */
 export interface Lease extends Timed {
@@ -10,6 +10,8 @@ export interface Lease extends Timed {
   /** Names the lease where its id, a secret, must not be shown. Sorts in order of creation. */
   readonly displayId: string;
   readonly ttlMs: number;
+  /** 0: it lives by renewals alone. */
+  readonly progressEveryMs: number;
   readonly owner: string;
   readonly metadata: string;
   /** The session that created it, with the sequence number of that command; null and 0 for a unary call. */
@@ -17,20 +19,46 @@ export interface Lease extends Timed {
   readonly seq: number;
   /** Made for one Acquire and ended with it. */
   readonly own: boolean;
-  /** Moved by every renewal; `dueMs` follows lazily, when it comes up in the heap. */
+  /** Moved by every renewal and every report of progress. */
+  ttlUntilMs: number;
+  /** Moved by every report of progress; infinity without `progressEveryMs`. */
+  progressUntilMs: number;
+  /** The earlier of the two; `dueMs` follows lazily, when it comes up in the heap. */
   deadlineMs: number;
   /** Set by the first step that sees the deadline passed. From then on holds and tickets count as absent. */
   dead: LeaseEndReason | null;
-  /** The incarnation of the server in which it was last renewed. */
+  diedAtMs: number;
+  /** The incarnation of the server in which it was last renewed, and in which progress was last reported. */
   renewedIn: number;
+  progressedIn: number;
   restartExtensionMs: number;
   readonly holds: Set<Hold>;
   readonly tickets: Set<Ticket>;
-  /** The last batch that wrote something about this lease. */
+  /** The places of its tickets. */
+  waits: number;
+  /** Unary holds that are being taken away; null: none ever was. */
+  revoking: Set<Hold> | null;
+  contenders: Map<string, Contender> | null;
+  /** The last batch that wrote something about this lease, or promised less than was promised before. */
   batch: number;
 }
 
-/** One hold of one lock by one lease. In `Deadlines` only while it waits to be fetched by its caller. */
+/** One task, as it names itself: what it holds, and what it waits for, within one session or one lease. */
+export interface Contender {
+  readonly holds: Set<Hold>;
+  readonly tickets: Set<Ticket>;
+}
+
+/** What was granted to one AcquireAll. */
+export interface HoldSet {
+  /** The token of its first hold; those of the others follow without a gap. */
+  readonly firstToken: number;
+  readonly size: number;
+  /** Those that have not ended, in the order of their tokens. */
+  readonly holds: Hold[];
+}
+
+/** One hold of one lock by one lease. In `Deadlines` while there is a time at which it ends by itself. */
 export interface Hold extends Timed {
   readonly kind: "hold";
   readonly token: number;
@@ -42,49 +70,117 @@ export interface Hold extends Timed {
   /** The unary Acquire's request id, or "". */
   readonly requestId: string;
   readonly owner: string;
-  readonly metadata: string;
+  metadata: string;
+  readonly contenderId: string;
   /** Wall-clock time, for display. */
   readonly grantedWallMs: number;
   readonly grantedAtMs: number;
+  mode: LockMode;
+  /** Semaphores; else 0, 0 and empty. */
+  readonly permits: number;
+  readonly permitLimit: number;
+  readonly slots: readonly number[];
+  readonly lockDelayMs: number;
+  /** Null: granted to an Acquire, not to an AcquireAll. */
+  readonly set: HoldSet | null;
   /** Unary: how many calls were told of it and are not known to be gone. Infinity after a restart: nobody knows. */
   told: number;
+  /** Nobody knows of it: until when somebody may ask for it. Infinity: somebody does. */
+  unfetchedUntilMs: number;
+  /** Infinity: it has no maximum. */
+  readonly maxHoldUntilMs: number;
+  /** Not null: an administrator takes it away, and why. */
+  revoking: string | null;
+  revokingUntilMs: number;
+  /** The tickets that claim it; null: none ever did. */
+  claimers: Set<Ticket> | null;
+  /** Its neighbours among the holders of the lock, in order of their grants. */
+  previous: Hold | null;
+  next: Hold | null;
 }
 
-/** A place in a queue. Attached while there is a route to deliver the grant to. */
+/** An Acquire that waits. Attached while there is a route to deliver the grant to. */
 export interface Ticket extends Timed {
   readonly kind: "ticket";
-  /** Rises with every ticket; the order in the queue. */
+  /** Rises with every ticket; the order in the queues. */
   readonly serial: number;
-  readonly lock: Lock;
+  /** One in the queue of each of its locks, in the order of the request. */
+  readonly places: readonly Place[];
+  readonly all: boolean;
   readonly lease: Lease;
   readonly seq: number;
   readonly requestId: string;
   readonly owner: string;
   readonly metadata: string;
+  readonly contenderId: string;
+  /** What its Acquire named as kept while it waits, for the record. */
+  readonly heldTokens: readonly number[];
+  readonly lockDelayMs: number;
+  readonly maxHoldMs: number;
   readonly waitMs: number;
   readonly queuedWallMs: number;
   readonly queuedAtMs: number;
   waitUntilMs: number;
+  /** When its Acquire came for the last time: since then somebody waits at this ticket. */
+  askedAtMs: number;
   /** Attached unary tickets: when this poll is answered with `waiting`. */
   pollUntilMs: number;
-  /** Null: detached. It keeps its place but cannot be granted. */
+  /** Null: detached. It keeps its places but cannot be granted. */
   route: Route | null;
-  previous: Ticket | null;
-  next: Ticket | null;
+  /** The holds that its caller keeps while it waits; null: none ever. */
+  claims: Set<Hold> | null;
 }
 
-/** A lock that somebody holds or waits for. */
+/** A ticket's place in the queue of one lock. */
+export interface Place {
+  readonly ticket: Ticket;
+  readonly lock: Lock;
+  readonly item: LockItem;
+  previous: Place | null;
+  next: Place | null;
+}
+
+/** A lock that is held, waited for, or barred by a lock delay. */
 export interface Lock {
   readonly name: string;
-  hold: Hold | null;
-  head: Ticket | null;
-  tail: Ticket | null;
+  /** Holders in order of their grants, those with dead leases among them. */
+  first: Hold | null;
+  last: Hold | null;
+  holders: number;
+  /** Its holders take permits, or did; else null. */
+  semaphore: Semaphore | null;
+  /** The queue, in order of ticket numbers, the tickets of dead leases among them. */
+  head: Place | null;
+  tail: Place | null;
   waiters: number;
+  delay: Delay | null;
+}
+
+/** The sums over the semaphore holds of a lock. */
+export interface Semaphore {
+  permits: number;
+  /** How many holds declared each limit. */
+  readonly limits: Map<number, number>;
+  /** Who has each slot that is in use. */
+  readonly slots: Map<number, Hold>;
+  /** No lower slot is free. */
+  lowestFree: number;
+}
+
+/** Nobody gets the lock before it is over. */
+export interface Delay extends Timed {
+  readonly kind: "delay";
+  readonly lock: Lock;
+  untilMs: number;
 }
 
 /** What is left of a command of a session when its effect is over but its answer may not have arrived. */
 export type SessionOutcome =
   | { readonly kind: "released" }
+  | { readonly kind: "downgraded" }
+  | { readonly kind: "metadataSet" }
+  /** With the token of the grant that it made. */
+  | { readonly kind: "transferred"; readonly token: number }
   | { readonly kind: "cancelled" }
   /** A grant that ended, or a lease that died, before its answer was acknowledged. */
   | { readonly kind: "ended"; readonly token: number };
@@ -96,11 +192,15 @@ export interface Session {
   /** Null: detached. */
   route: Route | null;
   ackedBelow: number;
-  /** By sequence number: the effect of every command whose answer the client has not acknowledged. */
+  /**
+   * By sequence number: the effect of every command whose answer the client has not acknowledged. Of several holds of one
+   * AcquireAll the first that has not ended.
+   */
   readonly unacked: Map<number, Lease | Hold | Ticket | SessionOutcome>;
   readonly leases: Map<number, Lease>;
   readonly holds: Set<Hold>;
   readonly tickets: Map<number, Ticket>;
+  contenders: Map<string, Contender> | null;
   /** Its record has changed in the batch that is being built. */
   dirty: boolean;
 }
@@ -109,7 +209,7 @@ export interface Session {
 export interface PastRequest extends Timed {
   readonly kind: "request";
   readonly key: string;
-  readonly end: "cancelled" | "ended" | "timedOut";
+  readonly end: "cancelled" | "ended" | "timedOut" | "deadlock";
   /** The token it had been granted, 0 if none. */
   readonly token: number;
 }
@@ -120,6 +220,8 @@ export interface State {
   readonly clock: LamportClock;
   /** Counts the starts of this store. */
   readonly incarnation: number;
+  /** Added to a time of this incarnation: the time served by all of them. */
+  readonly servedOffsetMs: number;
   /** The last token granted. */
   token: number;
   /** The last number used for a ticket or a display id. */
@@ -134,7 +236,12 @@ export interface State {
   readonly leasesByDisplayId: Map<string, Lease>;
   readonly locks: Map<string, Lock>;
   readonly lockIndex: NameIndex;
+  /** By token, and so in the order of the grants. */
   readonly holds: Map<number, Hold>;
+  /** How many of them there are of each mode. */
+  readonly held: Record<LockMode, number>;
+  /** By serial, and so in the order of arrival. */
+  readonly tickets: Map<number, Ticket>;
   readonly sessions: Map<string, Session>;
   readonly dirtySessions: Set<Session>;
   /** Unary Acquires that wait or hold, by `requestKey`. */
@@ -142,16 +249,20 @@ export interface State {
   pastRequests: number;
   /** Unary tickets by the call that waits. */
   readonly callTickets: Map<Route, Ticket>;
-  waiters: number;
-  readonly deadlines: Deadlines<Lease | Hold | Ticket | PastRequest>;
+  readonly deadlines: Deadlines<Lease | Hold | Ticket | PastRequest | Delay>;
   /** Dead leases whose holds and tickets are not all collected. */
   readonly collecting: Set<Lease>;
+  /** Locks at which somebody may have become next, in the order in which that was noticed. */
+  readonly unsettled: Set<Lock>;
+  /** Holds that may have become part of a deadlock. */
+  readonly suspects: Set<Hold>;
 }
 
 export function emptyState(init: {
   limits: CoreLimits;
   clock: LamportClock;
   incarnation: number;
+  servedOffsetMs: number;
   token: number;
   serial: number;
   clusterId: string;
@@ -166,14 +277,17 @@ export function emptyState(init: {
     locks: new Map(),
     lockIndex: new NameIndex(),
     holds: new Map(),
+    held: { exclusive: 0, shared: 0, semaphore: 0 },
+    tickets: new Map(),
     sessions: new Map(),
     dirtySessions: new Set(),
     requests: new Map(),
     pastRequests: 0,
     callTickets: new Map(),
-    waiters: 0,
     deadlines: new Deadlines(),
     collecting: new Set(),
+    unsettled: new Set(),
+    suspects: new Set(),
   };
 }
 

@@ -1,0 +1,155 @@
+/** Which request does what. Inside a session each has one effect, however often it is sent. */
+import { acquire, type Caller, cancelledRequest } from "./acquire.js";
+import { cancelAcquire } from "./cancel.js";
+import { forceRelease } from "./force.js";
+import { downgrade, findHold, release, setMetadata, transfer } from "./handover.js";
+import { ended, grantOutcome } from "./holds.js";
+import { revoke } from "./lease-end.js";
+import { createLease, liveLease, remainingMs, renewLease, unknownLease, viewLease } from "./leases.js";
+import type { Session, State } from "./state.js";
+import { attachTicket } from "./tickets.js";
+import type { CreateLease, Effects, Outcome, RenewLease, Request, Tick } from "./types.js";
+import { counts, describeLock, listLeases, listLocks, topLocks } from "./views.js";
+
+/** Executes a request. Returns the answer, or null when it follows later through the caller's route. */
+export function execute(state: State, fx: Effects, request: Request, caller: Caller, nowMs: number): Outcome | null {
+  switch (request.kind) {
+    case "acquire":
+      return acquire(state, fx, request, caller, nowMs);
+    case "release":
+      return release(state, fx, request, caller, nowMs);
+    case "cancelAcquire":
+      return cancelAcquire(state, fx, request, caller, nowMs);
+    case "transfer":
+      return transfer(state, fx, request, caller, nowMs);
+    case "downgrade":
+      return downgrade(state, fx, request, caller);
+    case "setMetadata":
+      return setMetadata(state, fx, request, caller);
+    case "createLease":
+      return create(state, fx, request, caller, nowMs);
+    case "renewLease":
+      return renew(state, fx, request, nowMs);
+    case "revokeLease": {
+      const { lease } = request;
+      const target = lease.kind === "lease" ? liveLease(state, lease.leaseId) : caller.session?.leases.get(lease.seq);
+      return revoke(state, fx, target, nowMs);
+    }
+    case "forceRelease":
+      return forceRelease(state, fx, request, nowMs);
+    case "tick":
+      return tick(state, fx, request, nowMs);
+    default:
+      return read(state, request, nowMs);
+  }
+}
+
+type Read = Extract<
+  Request,
+  { kind: "getLease" | "listLeases" | "validate" | "describeLock" | "listLocks" | "topLocks" | "status" }
+>;
+
+/** What changes nothing. */
+function read(state: State, request: Read, nowMs: number): Outcome {
+  switch (request.kind) {
+    case "getLease": {
+      const lease = liveLease(state, request.leaseId);
+      return lease === undefined ? unknownLease : { kind: "lease", lease: viewLease(lease, nowMs) };
+    }
+    case "listLeases":
+      return listLeases(state, request, nowMs);
+    case "validate": {
+      const hold = findHold(state, request.name, request.token);
+      return { kind: "validated", held: hold !== undefined && hold.revoking === null };
+    }
+    case "describeLock":
+      return describeLock(state, request, nowMs);
+    case "listLocks":
+      return listLocks(state, request, nowMs);
+    case "topLocks":
+      return topLocks(state, request, nowMs);
+    case "status":
+      return { kind: "status", counts: counts(state, nowMs) };
+  }
+}
+
+function create(state: State, fx: Effects, request: CreateLease, caller: Caller, nowMs: number): Outcome {
+  const lease = createLease(state, fx, request, false, caller.session, caller.seq, nowMs);
+  if (lease.kind === "refused") return lease;
+  caller.session?.unacked.set(caller.seq, lease);
+  return { kind: "lease", lease: viewLease(lease, nowMs) };
+}
+
+function renew(state: State, fx: Effects, { leaseId, progress }: RenewLease, nowMs: number): Outcome {
+  const lease = liveLease(state, leaseId);
+  if (lease === undefined) {
+    fx.events.push({ kind: "leaseRenewed", result: "unknown", slackRatio: 0 });
+    return unknownLease;
+  }
+  renewLease(state, fx, lease, progress, nowMs);
+  const revoking = [...(lease.revoking ?? [])].map((hold) => ({ token: hold.token, message: hold.revoking ?? "" }));
+  return { kind: "renewed", ttlMs: lease.ttlMs, remainingMs: remainingMs(lease, nowMs), revoking };
+}
+
+function tick(state: State, fx: Effects, request: Tick, nowMs: number): Outcome {
+  const ahead = observe(state, fx, request.observed, nowMs);
+  if (ahead > 0) {
+    const message = `the observed timestamp is ${ahead} ahead of the server's clock, more than it may be moved at once`;
+    return { kind: "refused", reason: "CLOCK_JUMP", message };
+  }
+  const last = state.clock.take(request.count);
+  return { kind: "ticks", first: last - request.count + 1, last };
+}
+
+/** Takes in what a client has observed. Returns 0, or by how much it is too far ahead. */
+export function observe(state: State, fx: Effects, observed: number, nowMs: number): number {
+  if (observed === 0) return 0;
+  const ahead = state.clock.observe(observed, nowMs);
+  if (ahead > 0) fx.events.push({ kind: "clockJumpRefused" });
+  return ahead;
+}
+
+/** Executes a command of a session, or answers once more what it did when it came for the first time. */
+export function executeOnce(
+  state: State,
+  fx: Effects,
+  request: Request,
+  caller: Caller,
+  session: Session,
+  nowMs: number,
+): Outcome | null {
+  const { seq } = caller;
+  if (seq < session.ackedBelow) return null; // a late duplicate: its answer has arrived long ago
+  const effect = session.unacked.get(seq);
+  if (effect === undefined) {
+    const { commandsPerSessionMax } = state.limits;
+    // What ends something gets through when the session is full of waiters for what it holds itself.
+    const most = endsSomething(request) ? 2 * commandsPerSessionMax : commandsPerSessionMax;
+    if (session.unacked.size >= most) {
+      const message = `the session has its ${commandsPerSessionMax} unanswered or unacknowledged commands`;
+      return { kind: "refused", reason: "LIMIT", message };
+    }
+    return execute(state, fx, request, caller, nowMs);
+  }
+  switch (effect.kind) {
+    case "lease":
+      return effect.dead === null ? { kind: "lease", lease: viewLease(effect, nowMs) } : unknownLease;
+    case "hold":
+      return effect.lease.dead === null ? grantOutcome(effect, nowMs) : unknownLease;
+    case "ticket":
+      if (effect.route !== caller.route) attachTicket(state, effect, caller.route, Number.POSITIVE_INFINITY, nowMs);
+      return null; // it waits; the answer will come
+    case "transferred":
+      return { kind: "transferred", token: effect.token };
+    case "cancelled":
+      return cancelledRequest;
+    case "ended":
+      return effect.token === 0 ? unknownLease : ended(effect.token);
+    default:
+      return effect;
+  }
+}
+
+function endsSomething({ kind }: Request): boolean {
+  return kind === "release" || kind === "transfer" || kind === "cancelAcquire" || kind === "revokeLease";
+}
