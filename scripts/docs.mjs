@@ -45,7 +45,9 @@ function reasonsTable() {
 
 /** What a scrape shows, with the labels that occur. */
 async function metricsTable() {
-  const counts = { leases: 0, locks: 0, holds: 0, waiters: 0, sessions: 0, lastToken: 0, timestamp: 0, halted: "" };
+  const held = { holds: 0, heldExclusive: 0, heldShared: 0, heldSemaphore: 0, oldestHoldMs: 0 };
+  const waits = { waiters: 0, oldestWaitMs: 0 };
+  const counts = { ...held, ...waits, leases: 0, locks: 0, sessions: 0, lastToken: 0, timestamp: 0, halted: "" };
   const journal = { writtenBytes: 0, logBytes: 0, checkpointLagRecords: 0 };
   const snapshot = () => ({
     counts,
@@ -54,6 +56,7 @@ async function metricsTable() {
     commandsQueued: 0,
     journalUp: true,
     draining: false,
+    watchers: 0,
   });
   const metrics = new ServerMetrics({ version: "0", store: "memory", snapshot, processMetrics: false });
   metrics.rpc("Acquire", "OK", 1);

@@ -1,7 +1,6 @@
-// The field checks, the page tokens and the texts of lists: what no call over a socket shows well.
+// The field checks and the page tokens: what no call over a socket shows well.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { HolderView, LockView, WaiterView } from "../../src/server/core/types.js";
 import {
   badBytes,
   badOptionalText,
@@ -12,8 +11,6 @@ import {
   readPageToken,
   toBase64,
 } from "../../src/server/rpc/check.js";
-import { leasesBody, lockBody, locksBody } from "../../src/server/rpc/encode.js";
-import { lease } from "./support.js";
 
 describe("texts", () => {
   const good = [
@@ -87,67 +84,4 @@ describe("page tokens", () => {
       expect(readPageToken(token, 512)).toBeNull();
     },
   );
-});
-
-describe("long lists", () => {
-  const holder: HolderView = {
-    token: 1,
-    timestamp: 1,
-    owner: "o",
-    metadata: "m".repeat(300),
-    heldMs: 1,
-    leaseRemainingMs: 1,
-    leaseDisplayId: "d",
-  };
-  const lock = (i: number): LockView => ({
-    name: `n${i}`,
-    holders: [holder],
-    waiters: [],
-    waitersTotal: 0,
-    reserved: false,
-  });
-
-  it("of locks are cut, and the token continues after the last one shown", () => {
-    const body = locksBody({ kind: "locks", locks: [0, 1, 2, 3, 4].map(lock), next: "n4" }, 1_000);
-    expect(body.locks?.map(({ name }) => name)).toEqual(["n0", "n1"]);
-    expect(readPageToken(body.nextPageToken ?? "", 512)).toBe("n1");
-  });
-
-  it("of locks keep the token of the core when all fit", () => {
-    const body = locksBody({ kind: "locks", locks: [lock(0)], next: "n0" }, 10_000);
-    expect(readPageToken(body.nextPageToken ?? "", 512)).toBe("n0");
-    expect(locksBody({ kind: "locks", locks: [lock(0)], next: "" }, 10_000).nextPageToken).toBe("");
-  });
-
-  it("show one entry at least", () => {
-    const body = locksBody({ kind: "locks", locks: [lock(0), lock(1)], next: "" }, 1);
-    expect(body.locks?.length).toBe(1);
-    expect(readPageToken(body.nextPageToken ?? "", 512)).toBe("n0");
-  });
-
-  it("of leases show no lease id", () => {
-    const body = leasesBody({ kind: "leases", leases: [lease, lease], next: "" }, 100);
-    expect(body.leases?.length).toBe(1);
-    expect(JSON.stringify(body)).not.toContain(`"${lease.leaseId}"`);
-    expect(readPageToken(body.nextPageToken ?? "", 512)).toBe("D");
-  });
-
-  it("of waiters are cut, and the total stays", () => {
-    const waiters: WaiterView[] = [1, 2, 3].map((position) => ({
-      ticketId: `T${position}`,
-      position,
-      owner: "o",
-      metadata: "aGk=",
-      waitedMs: 5,
-      attached: position > 1,
-    }));
-    const view = { ...lock(0), waiters, waitersTotal: 3 };
-    const body = lockBody({ kind: "lock", lock: view }, 250);
-    expect(body.waiters?.map(({ ticketId, attached }) => [ticketId, attached])).toEqual([
-      ["T1", false],
-      ["T2", true],
-    ]);
-    expect(body.waitersTotal).toBe(3);
-    expect(Buffer.from(body.waiters?.[0]?.metadata ?? []).toString()).toBe("hi");
-  });
 });

@@ -6,7 +6,7 @@ import { startServer, until } from "./support.js";
 
 it("carries a session between a client and a server of the same process, later and in order", async () => {
   const t = await startServer();
-  const transport: Transport = inMemoryTransport(t.server.sessions); // the client's own seam
+  const transport: Transport = inMemoryTransport(t.server); // the client's own seam
   const frames: leasehold.v1.AttachResponse[] = [];
   const ends: StatusDetails[] = [];
   const handlers = {

@@ -7,10 +7,11 @@ import { badText } from "../../src/server/rpc/check.js";
 import type { WireFailure } from "../../src/server/rpc/errors.js";
 import { FrameReader } from "../../src/server/rpc/frames.js";
 import { type RpcLimits, rpcLimitDefaults } from "../../src/server/rpc/limits.js";
+import { RenewalPacing } from "../../src/server/rpc/pacing.js";
 import { SessionEndpoint, type SessionInput, type SessionPipe } from "../../src/server/rpc/session.js";
 import { RequestValidator } from "../../src/server/rpc/validate.js";
 import type { LiveRoute } from "../../src/server/sequencer/routes.js";
-import { coreLimits, FakeSink, grant } from "./support.js";
+import { coreLimits, FakeSink, grant, plausible } from "./support.js";
 
 class FakePipe implements SessionPipe {
   readonly frames: leasehold.v1.AttachResponse[] = [];
@@ -55,6 +56,10 @@ function open(limits: Partial<RpcLimits> = {}): void {
   endpoint = new SessionEndpoint({
     sink,
     frames: new FrameReader(check, coreLimits, all),
+    pacing: new RenewalPacing(
+      () => 0,
+      () => 0.5,
+    ),
     core: coreLimits,
     limits: all,
     serverVersion: "1.2.3",
@@ -170,12 +175,23 @@ describe("commands", () => {
       ],
     });
     expect(frames()[0]?.requests).toEqual([
-      { seq: 1, request: { kind: "createLease", leaseId: "id2", ttlMs: 15_000, owner: "me", metadata: "aGk=" } },
+      {
+        seq: 1,
+        request: {
+          kind: "createLease",
+          leaseId: "id2",
+          ttlMs: 15_000,
+          owner: "me",
+          metadata: "aGk=",
+          progressEveryMs: 0,
+        },
+      },
       {
         seq: 2,
         request: {
           kind: "acquire",
-          name: "n",
+          items: [{ name: "n", mode: "exclusive", permits: 0, permitLimit: 0 }],
+          all: false,
           holder: { kind: "session", seq: 1 },
           waitMs: 9,
           pollMs: 0,
@@ -183,6 +199,10 @@ describe("commands", () => {
           owner: "",
           metadata: "",
           wallMs: 1_234,
+          lockDelayMs: 0,
+          maxHoldMs: 0,
+          contenderId: "",
+          heldTokens: [],
         },
       },
       { seq: 3, request: { kind: "cancelAcquire", target: { kind: "session", seq: 2 } } },
@@ -209,10 +229,61 @@ describe("commands", () => {
     expect(first).toMatchObject({ seq: 2, acquire: { grant: { token: 41, timestamp: 9, leaseRemainingMs: 999 } } });
     expect(first?.acquire?.grant?.leaseId).toBe("");
     expect(second).toMatchObject({ seq: 3, release: {} });
-    expect(pipe.frames[0]?.renewals).toMatchObject([{ sessionLease: 1, remainingMs: 800, frame: 3 }]);
+    const renewal = { sessionLease: 1, remainingMs: 800, frame: 3, renewAfterMs: 266 };
+    expect(pipe.frames[0]?.renewals).toMatchObject([renewal]);
     expect(pipe.frames[0]?.leaseEnds).toMatchObject([{ sessionLease: 8, reason: v1.EndReason.END_REASON_REVOKED }]);
     deliver([result(4, { kind: "released" })]);
     expect(pipe.frames[1]).toMatchObject({ frame: 3, clockAheadBy: 0 });
+  });
+
+  it("are answered each in its own way", () => {
+    sink.hold = false;
+    sink.answer = plausible;
+    const hold = { name: "n", token: 1 };
+    send({
+      frame: 2,
+      commands: [
+        { seq: 1, acquireAll: { locks: [{ name: "a" }, { name: "b" }], sessionLease: 1 } },
+        { seq: 2, transfer: { ...hold, ticketId: "T3" } },
+        { seq: 3, downgrade: hold },
+        { seq: 4, setMetadata: hold },
+      ],
+    });
+    sink.process(frames()[0] as Frame);
+    expect(pipe.frames[0]?.results).toMatchObject([
+      {
+        seq: 1,
+        acquireAll: {
+          grants: {
+            grants: [
+              { name: "a", token: 41, leaseId: "" },
+              { name: "b", token: 42 },
+            ],
+          },
+        },
+      },
+      { seq: 2, transfer: { token: 42 } },
+      { seq: 3, downgrade: {} },
+      { seq: 4, setMetadata: {} },
+    ]);
+    expect(bugs).toEqual([]);
+  });
+
+  it("a deadlock is a failure with its knot", () => {
+    const knot = [{ ticketId: "T1", owner: "a", contenderId: "c", waitsFor: ["y"], holds: ["x"] }];
+    deliver([result(2, { kind: "refused", reason: "DEADLOCK", message: "so", knot })]);
+    expect(pipe.frames[0]?.results).toMatchObject([{ seq: 2, failure: { reason: "DEADLOCK", message: "so", knot } }]);
+  });
+
+  it("a grant that ends is told, with what is expected of its holder", () => {
+    deliver([
+      { kind: "holdEnd", token: 41, reason: "forced", confirm: true, message: "hangs" },
+      { kind: "holdEnd", token: 42, reason: "max_hold", confirm: false, message: "" },
+    ]);
+    expect(pipe.frames[0]?.holdEnds).toMatchObject([
+      { token: 41, reason: v1.EndReason.END_REASON_FORCED, confirm: true, message: "hangs" },
+      { token: 42, reason: v1.EndReason.END_REASON_MAX_HOLD, confirm: false, message: "" },
+    ]);
   });
 
   it("nothing to say writes nothing", () => {
@@ -236,12 +307,41 @@ describe("commands", () => {
   });
 
   it("an outcome that belongs to no command is a bug and an INTERNAL failure of that command", () => {
-    deliver([result(1, { kind: "renewed", ttlMs: 1, remainingMs: 1 }), result(2, { kind: "released" })]);
+    deliver([result(1, { kind: "renewed", ttlMs: 1, remainingMs: 1, revoking: [] }), result(2, { kind: "released" })]);
     expect(pipe.frames[0]?.results).toMatchObject([
       { seq: 1, failure: { reason: "INTERNAL" } },
       { seq: 2, release: {} },
     ]);
     expect(bugs.length).toBe(1);
+  });
+});
+
+describe("progress", () => {
+  beforeEach(() => {
+    hello();
+    welcome();
+  });
+
+  it("is handed on with the frame that reports it", () => {
+    send({ frame: 2, progress: [3, 1, 3] });
+    send({ frame: 3, renew: true });
+    expect(frames().map(({ progress, renew }: Frame) => [progress, renew])).toEqual([
+      [[3, 1, 3], false],
+      [[], true],
+    ]);
+  });
+
+  it("that names no command ends the stream", () => {
+    send({ frame: 2, progress: [1, 0] });
+    expect(pipe.closed).toMatchObject({ reason: "INVALID", message: expect.stringMatching(/^progress must name/) });
+    expect(frames()).toEqual([]);
+  });
+
+  it("on more leases than a session may have ends the stream", () => {
+    send({ frame: 2, progress: new Array(1_000).fill(1) });
+    expect(pipe.closed).toBeUndefined();
+    send({ frame: 3, progress: new Array(1_001).fill(1) });
+    expect(pipe.closed).toMatchObject({ reason: "LIMIT", message: expect.stringMatching(/1001 leases; at most 1000/) });
   });
 });
 
@@ -264,11 +364,17 @@ describe("damaged frames", () => {
     ackedBelow: 1,
     acked: [],
     renew: true,
+    progress: [1, 300],
     commands: [
       { seq: 1, createLease: { ttlMs: 1_000, owner: "me", metadata: Buffer.from("hi") } },
       { seq: 2, acquire: { name: "orders/42", sessionLease: 1, waitMs: 9 } },
       { seq: 3, release: { name: "orders/42", token: 2 ** 40 } },
       { seq: 4, listLocks: { prefix: "o", pageSize: 5 } },
+      {
+        seq: 5,
+        acquireAll: { locks: [{ name: "a", mode: 3, permits: 2, permitLimit: 3 }, { name: "b" }], heldTokens: [7] },
+      },
+      { seq: 6, transfer: { name: "orders/42", token: 300, ticketId: "T12" } },
     ],
   });
   const damage = fc.array(fc.tuple(fc.nat(intact.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 });
@@ -285,9 +391,15 @@ describe("damaged frames", () => {
         expect(bugs).toEqual([]);
         if (pipe.closed !== undefined) expect(pipe.closed?.reason).toBe("INVALID");
         else expect(frames().length).toBe(1);
+        for (const frame of frames()) for (const seq of frame.progress) expect(seq).toBeGreaterThan(0);
         for (const { seq, request } of frames().flatMap((frame: Frame) => frame.requests)) {
           expect(seq).toBeGreaterThan(0);
-          if (request.kind === "acquire") expect(badText("name", request.name, 512)).toBeNull();
+          for (const item of request.kind === "acquire" ? request.items : []) {
+            expect(badText("name", item.name, 512)).toBeNull();
+            expect(item.permits).toBeLessThanOrEqual(item.permitLimit);
+            expect(item.permitLimit).toBeLessThanOrEqual(coreLimits.permitLimitMax);
+          }
+          if (request.kind === "transfer") expect(request.ticketId).toMatch(/^T[1-9]\d*$/);
           if (request.kind === "release") expect(Number.isSafeInteger(request.token)).toBe(true);
         }
         input.ended();
@@ -309,6 +421,15 @@ describe("large batches", () => {
       ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map(refusal),
       ...renewals.map((leaseSeq): Partial<Reply> => ({ kind: "renewal", frame: 1, leaseSeq, remainingMs: 2 ** 40 })),
       { kind: "leaseEnd", leaseSeq: 5, reason: "expired" },
+      ...[6, 7, 8].map(
+        (token): Partial<Reply> => ({
+          kind: "holdEnd",
+          token,
+          reason: "forced",
+          confirm: false,
+          message: "m".repeat(900),
+        }),
+      ),
     ]);
     expect(pipe.frames.length).toBeGreaterThan(4);
     expect(Math.max(...pipe.sizes)).toBeLessThanOrEqual(2_000);
@@ -316,6 +437,7 @@ describe("large batches", () => {
     expect(pipe.frames.flatMap((frame) => frame.results.map(({ seq }) => seq))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
     expect(pipe.frames.flatMap((frame) => frame.renewals.map((r) => r.sessionLease))).toEqual(renewals);
     expect(pipe.frames.flatMap((frame) => frame.leaseEnds.map((e) => e.sessionLease))).toEqual([5]);
+    expect(pipe.frames.flatMap((frame) => frame.holdEnds.map((e) => e.token))).toEqual([6, 7, 8]);
     expect(bugs).toEqual([]);
   });
 });

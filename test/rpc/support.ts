@@ -1,9 +1,20 @@
 import { type ChannelCredentials, Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { decode, decodeStatus, encode, type leasehold, type StatusDetails, v1 } from "@leasehold/client/wire";
-import type { Command, CoreLimits, Outcome, Reply, Request } from "../../src/server/core/types.js";
+import type {
+  Command,
+  CoreLimits,
+  HolderView,
+  LockView,
+  Outcome,
+  Reply,
+  Request,
+  WaiterView,
+} from "../../src/server/core/types.js";
 import { RpcServer, type RpcServerOptions } from "../../src/server/rpc/grpc-server.js";
-import { type RpcLimits, rpcLimitDefaults } from "../../src/server/rpc/limits.js";
+import { type RpcLimits, rpcLimitDefaults, watchLimitDefaults } from "../../src/server/rpc/limits.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../../src/server/sequencer/routes.js";
+import { eventLoop } from "../../src/server/sequencer/served-clock.js";
+import { WatchHub } from "../../src/server/watch/hub.js";
 
 export const coreLimits: CoreLimits = {
   nameBytesMax: 512,
@@ -16,6 +27,16 @@ export const coreLimits: CoreLimits = {
   leasesMax: 1_000,
   locksMax: 1_000,
   waitersPerLockMax: 1_000,
+  holdersPerLockMax: 1_000,
+  locksPerAcquireMax: 64,
+  permitLimitMax: 10_000,
+  contenderBytesMax: 128,
+  heldTokensMax: 64,
+  lockDelayMsMax: 3_600_000,
+  maxHoldMsMax: 86_400_000,
+  forceMessageBytesMax: 256,
+  deadlockSearchMax: 1_000,
+  blockerHopsMax: 32,
   holdsPerLeaseMax: 1_000,
   sessionsMax: 1_000,
   commandsPerSessionMax: 1_000,
@@ -117,21 +138,68 @@ export const lease = {
   holds: 0,
   waits: 0,
   restartExtensionMs: 0,
+  progressEveryMs: 0,
 };
 
-export const grant: Outcome = {
+export const grant: Extract<Outcome, { kind: "grant" }> = {
   kind: "grant",
-  token: 41,
+  grants: [{ name: "n", token: 41, slots: [] }],
+  all: false,
   timestamp: 9,
   leaseId: "SECRET",
   leaseTtlMs: 1_000,
   leaseRemainingMs: 999,
+  maxHoldRemainingMs: 0,
+};
+
+/** What an AcquireAll of these names is granted, with tokens from 41 on. */
+export const grantAll = (names: readonly string[]): Outcome => ({
+  ...grant,
+  all: true,
+  grants: names.map((name, i) => ({ name, token: 41 + i, slots: [] })),
+});
+
+export const holder: HolderView = {
+  token: 41,
+  timestamp: 9,
+  owner: "o",
+  metadata: "aGk=",
+  heldMs: 11,
+  leaseRemainingMs: 12,
+  leaseDisplayId: "D",
+  mode: "semaphore",
+  permits: 2,
+  permitLimit: 5,
+  slots: [0, 3],
+  maxHoldRemainingMs: 13,
+  revoking: true,
+  contenderId: "c",
+};
+
+export const waiter: WaiterView = {
+  ticketId: "T7",
+  position: 2,
+  owner: "w",
+  metadata: "aGk=",
+  waitedMs: 14,
+  attached: true,
+  mode: "shared",
+  permits: 0,
+  permitLimit: 0,
+  locks: 3,
+  contenderId: "c2",
+  blockedBy: { lock: "m", token: 40, ticketId: "", owner: "b", hops: 2 },
 };
 
 export const counts = {
   leases: 1,
   locks: 2,
   holds: 3,
+  heldExclusive: 1,
+  heldShared: 1,
+  heldSemaphore: 1,
+  oldestHoldMs: 0,
+  oldestWaitMs: 0,
   waiters: 4,
   sessions: 5,
   lastToken: 6,
@@ -140,29 +208,49 @@ export const counts = {
   halted: "",
 };
 
+export const lock = (name: string): LockView => ({
+  name,
+  holders: [],
+  holdersTotal: 0,
+  waiters: [],
+  waitersTotal: 0,
+  reserved: false,
+  delayRemainingMs: 0,
+});
+
 export function plausible(request: Request): Outcome {
   switch (request.kind) {
     case "createLease":
     case "getLease":
       return { kind: "lease", lease };
     case "renewLease":
-      return { kind: "renewed", ttlMs: 1_000, remainingMs: 1_000 };
+      return { kind: "renewed", ttlMs: 1_000, remainingMs: 1_000, revoking: [] };
     case "revokeLease":
       return { kind: "revoked", revoked: true };
     case "listLeases":
       return { kind: "leases", leases: [lease], next: "" };
     case "acquire":
-      return grant;
+      return request.all ? grantAll(request.items.map(({ name }) => name)) : grant;
     case "cancelAcquire":
       return { kind: "cancelled", what: "ticket" };
     case "release":
       return { kind: "released" };
+    case "transfer":
+      return { kind: "transferred", token: 42 };
+    case "downgrade":
+      return { kind: "downgraded" };
+    case "setMetadata":
+      return { kind: "metadataSet" };
+    case "forceRelease":
+      return { kind: "forced", ended: [1], revoking: [2, 3], withinMs: 4 };
     case "validate":
       return { kind: "validated", held: true };
     case "describeLock":
-      return { kind: "lock", lock: { name: request.name, holders: [], waiters: [], waitersTotal: 0, reserved: false } };
+      return { kind: "lock", lock: lock(request.name) };
     case "listLocks":
-      return { kind: "locks", locks: [], next: "" };
+      return { kind: "locks", locks: [], next: "", timestamp: 6 };
+    case "topLocks":
+      return { kind: "top", holds: [{ name: "long", holder }], waits: [{ name: "slow", waiter }] };
     case "tick":
       return { kind: "ticks", first: 1, last: request.count };
     case "status":
@@ -200,9 +288,12 @@ export async function startServer(
     sink,
     coreLimits,
     limits: { ...rpcLimitDefaults, ...limits },
+    watch: new WatchHub({ sink, limits: watchLimitDefaults, turns: eventLoop, wallMs: () => 1_234 }),
     serverVersion: "1.2.3",
     clusterId: () => "cluster",
     serverStatus: () => serverStatus,
+    hottest: (limit) => [{ name: "hot", grantsPerSecond: limit }],
+    load: () => 0,
     onBug: (error) => bugs.push(error),
     ...options,
   });

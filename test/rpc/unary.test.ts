@@ -8,6 +8,7 @@ import type { LiveRoute, RouteFailure } from "../../src/server/sequencer/routes.
 import {
   GrpcFailure,
   grant,
+  grantAll,
   grpcMessage,
   outcome,
   serverStatus,
@@ -27,7 +28,7 @@ afterEach(async () => {
 });
 
 const gone = () => t.sink.all("callGone").map(({ token }: CallGone) => token);
-const waiting: Outcome = { kind: "waiting", ticketId: "T1", position: 2, pollWithinMs: 5_000 };
+const waiting: Outcome = { kind: "waiting", all: false, ticketId: "T1", position: 2, pollWithinMs: 5_000 };
 
 async function callsAreOver(): Promise<void> {
   await until("no call is open", () => t.server.stats().calls === 0);
@@ -61,7 +62,24 @@ describe("answers", () => {
     expect(decode(v1.ListLeasesResponse, leases).leases).toEqual([expect.objectContaining({ displayId: "D" })]);
     const cancelled = await call("LockService/CancelAcquire", encode(v1.CancelAcquireRequest, { requestId: "r" }));
     expect(decode(v1.CancelAcquireResponse, cancelled).outcome).toBe(v1.CancelOutcome.CANCEL_OUTCOME_TICKET);
+    const set = await call(
+      "LockService/AcquireAll",
+      encode(v1.AcquireAllRequest, { locks: [{ name: "b" }, { name: "a" }] }),
+    );
+    expect(decode(v1.AcquireAllResponse, set)).toMatchObject({
+      grants: {
+        grants: [expect.objectContaining({ name: "b", token: 41 }), expect.objectContaining({ name: "a", token: 42 })],
+      },
+      timestamp: 7,
+    });
     await call("LockService/Release", encode(v1.ReleaseRequest, { name: "n", token: 1 }));
+    const transfer = { name: "n", token: 1, ticketId: "T5" };
+    const transferred = await call("LockService/Transfer", encode(v1.TransferRequest, transfer));
+    expect(decode(v1.TransferResponse, transferred)).toMatchObject({ token: 42, timestamp: 7 });
+    const downgraded = await call("LockService/Downgrade", encode(v1.DowngradeRequest, { name: "n", token: 1 }));
+    expect(decode(v1.DowngradeResponse, downgraded)).toMatchObject({ timestamp: 7 });
+    const updated = await call("LockService/SetMetadata", encode(v1.SetMetadataRequest, { name: "n", token: 1 }));
+    expect(decode(v1.SetMetadataResponse, updated)).toMatchObject({ timestamp: 7 });
     const lock = await call("LockService/DescribeLock", encode(v1.DescribeLockRequest, { name: "n" }));
     expect(decode(v1.DescribeLockResponse, lock).name).toBe("n");
     const locks = await call("LockService/ListLocks", encode(v1.ListLocksRequest, {}));
@@ -77,7 +95,53 @@ describe("answers", () => {
       uptimeMs: 12,
       waiters: 4,
     });
+    const forced = await call("AdminService/ForceRelease", encode(v1.ForceReleaseRequest, { name: "n" }));
+    expect(decode(v1.ForceReleaseResponse, forced)).toMatchObject({
+      ended: [1],
+      revoking: [2, 3],
+      withinMs: 4,
+      timestamp: 7,
+    });
+    const top = decode(
+      v1.TopLocksResponse,
+      await call("AdminService/TopLocks", encode(v1.TopLocksRequest, { limit: 3 })),
+    );
+    expect(top).toMatchObject({
+      hottest: [{ name: "hot", grantsPerSecond: 3 }], // as many as asked for
+      longestHolds: [{ name: "long", holder: { token: 41 } }],
+      longestWaits: [{ name: "slow", waiter: { ticketId: "T7" } }],
+      timestamp: 7,
+    });
     expect(t.bugs).toEqual([]);
+  });
+
+  it("a renewal says when to renew next, and which grants are being taken away", async () => {
+    const revoking = [{ token: 5, message: "stuck" }];
+    t.sink.answer = () => ({ kind: "renewed", ttlMs: 9_000, remainingMs: 9_000, revoking });
+    const bytes = await t.client.call(
+      "LeaseService/RenewLease",
+      encode(v1.RenewLeaseRequest, { leaseId: "L", progress: true }),
+    );
+    const renewed = decode(v1.RenewLeaseResponse, bytes);
+    expect(renewed).toMatchObject({
+      holdEnds: [{ token: 5, reason: v1.EndReason.END_REASON_FORCED, confirm: true, message: "stuck" }],
+    });
+    expect(renewed.renewAfterMs).toBeGreaterThanOrEqual(2_700);
+    expect(renewed.renewAfterMs).toBeLessThanOrEqual(3_300);
+    expect(t.sink.all("call").at(-1)?.request).toMatchObject({ kind: "renewLease", progress: true });
+  });
+
+  it("a deadlock names its knot", async () => {
+    const knot = [
+      { ticketId: "T1", owner: "a", contenderId: "c", waitsFor: ["y"], holds: ["x"] },
+      { ticketId: "T2", owner: "b", contenderId: "", waitsFor: ["x"], holds: ["y"] },
+    ];
+    t.sink.answer = () => ({ kind: "refused", reason: "DEADLOCK", message: "so", knot });
+    const failure = (await t.client.acquire({ name: "n" }).catch((error: unknown) => error)) as GrpcFailure;
+    expect(failure.reasonTrailer).toBe("DEADLOCK");
+    const { metadata = {} } = failure.details ?? {};
+    expect(JSON.parse(metadata.knot ?? "")).toEqual(knot);
+    expect(metadata.knot_waits).toBe("2");
   });
 
   const refusals: [Reason, status][] = [
@@ -85,6 +149,8 @@ describe("answers", () => {
     ["LIMIT", status.RESOURCE_EXHAUSTED],
     ["UNKNOWN_LEASE", status.NOT_FOUND],
     ["STALE_TOKEN", status.FAILED_PRECONDITION],
+    ["NOT_WAITING", status.FAILED_PRECONDITION],
+    ["DEADLOCK", status.ABORTED],
     ["CANCELLED_REQUEST", status.CANCELLED],
     ["CLOCK_JUMP", status.OUT_OF_RANGE],
     ["STORE_DOWN", status.UNAVAILABLE],
@@ -129,7 +195,7 @@ describe("answers", () => {
   });
 
   it("a bug is INTERNAL, is reported, and a grant that could not be written is taken back", async () => {
-    t.sink.answer = (request) => (request.kind === "release" ? grant : { ...grant, token: Symbol("bug") as never });
+    t.sink.answer = (request) => (request.kind === "release" ? grant : { ...grant, timestamp: Symbol("bug") as never });
     const wrong = await t.client
       .call("LockService/Release", encode(v1.ReleaseRequest, { name: "n", token: 1 }))
       .catch((error: unknown) => error);
@@ -159,6 +225,15 @@ describe("the long poll", () => {
     const ms = (await pollMs({ ttlMs: 60_000 }, { deadline: Date.now() + 4_000 })) ?? 0;
     expect(ms).toBeGreaterThan(1);
     expect(ms).toBeLessThanOrEqual(3_500);
+  });
+
+  it("is the same for AcquireAll", async () => {
+    t.sink.answer = () => ({ ...waiting, all: true });
+    const locks = [{ name: "a" }, { name: "b" }];
+    const bytes = encode(v1.AcquireAllRequest, { locks, ttlMs: 3_000, waitMs: 60_000, requestId: "r" });
+    const answer = decode(v1.AcquireAllResponse, await t.client.call("LockService/AcquireAll", bytes));
+    expect(answer.waiting).toMatchObject({ ticketId: "T1", position: 2, pollWithinMs: 5_000 });
+    expect(t.sink.all("call")[0]?.request).toMatchObject({ kind: "acquire", all: true, pollMs: 1_000, requestId: "r" });
   });
 
   it("answers waiting", async () => {
@@ -218,6 +293,19 @@ describe("a call that ends", () => {
     await answer;
     await callsAreOver();
     t.sink.reply(call.route, [outcome(call, 0, grant)]);
+    expect(gone()).toEqual([null, 41]);
+  });
+
+  it("before its grants are made gets them taken back by the first of them", async () => {
+    t.sink.hold = true;
+    const abort = new AbortController();
+    const request = encode(v1.AcquireAllRequest, { locks: [{ name: "a" }, { name: "b" }] });
+    const answer = t.client.call("LockService/AcquireAll", request, { signal: abort.signal }).catch(() => {});
+    const call = await t.sink.first("call");
+    abort.abort();
+    await answer;
+    await callsAreOver();
+    t.sink.reply(call.route, [outcome(call, 0, grantAll(["a", "b"]))]);
     expect(gone()).toEqual([null, 41]);
   });
 

@@ -8,7 +8,7 @@ import { formatConfig, loadConfig } from "../../src/server/config/load.js";
 import { nearest } from "../../src/server/config/nearest.js";
 import { defaultConfig, type ServerConfig } from "../../src/server/config/schema.js";
 import { formatBytes, formatDurationMs, parseBytes, parseDurationMs } from "../../src/server/config/units.js";
-import { rpcLimitDefaults } from "../../src/server/rpc/limits.js";
+import { rpcLimitDefaults, watchLimitDefaults } from "../../src/server/rpc/limits.js";
 
 let folder: string;
 let files = 0;
@@ -55,7 +55,26 @@ describe("defaults", () => {
       ttlMsMin: 500,
       ttlMsMax: 86_400_000,
     });
-    expect(config.limits).toMatchObject(rpcLimitDefaults);
+    expect(config.limits).toMatchObject({
+      holdersPerLockMax: 10_000,
+      locksPerAcquireMax: 64,
+      permitLimitMax: 10_000,
+      contenderBytesMax: 128,
+      heldTokensMax: 64,
+      lockDelayMsMax: 86_400_000,
+      maxHoldMsMax: 86_400_000,
+      forceMessageBytesMax: 256,
+      deadlockSearchMax: 10_000,
+      blockerHopsMax: 32,
+    });
+    expect(config.limits).toMatchObject({ ...rpcLimitDefaults, topDefault: 10, topMax: 100 });
+    expect(config.limits).toMatchObject(watchLimitDefaults);
+    expect(watchLimitDefaults).toEqual({
+      watchersMax: 1_000,
+      watchHistoryEventsMax: 65_536,
+      watchHistoryBytesMax: 67_108_864,
+      watcherQueueEventsMax: 10_000,
+    });
     expect(defaultConfig()).toEqual(config);
   });
 
@@ -151,6 +170,11 @@ describe("a wrong value is one line that names its place", () => {
       { limitsFrameBytesMax: "512KiB" },
       "limits.listBytesMax: 512KiB is more than half of limits.frameBytesMax, 512KiB",
     ],
+    [
+      { limitsFrameBytesMax: "64KiB", limitsListBytesMax: "32KiB", limitsPermitLimitMax: "20000" },
+      "--limits-permit-limit-max: the slots of 20000 permits may fill more than half of limits.frameBytesMax, 64KiB",
+    ],
+    [{ limitsTopDefault: "11", limitsTopMax: "10" }, "--limits-top-default: 11 is more than limits.topMax, 10"],
     [
       { tickIntervalMs: "4s" },
       "--tick-interval-ms: 4s is more than half of leadershipMs: an idle server would stop granting",

@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import type { CoreEvent, Counts } from "../../src/server/core/types.js";
+import type { CoreEvent, Counts, HoldFacts, WaiterView } from "../../src/server/core/types.js";
 import { Accumulator } from "../../src/server/metrics/accumulators.js";
 import { LoopLag } from "../../src/server/metrics/loop-lag.js";
 import { type GaugeSnapshot, ServerMetrics } from "../../src/server/metrics/server-metrics.js";
@@ -9,6 +9,11 @@ const counts: Counts = {
   leases: 3,
   locks: 4,
   holds: 5,
+  heldExclusive: 2,
+  heldShared: 1,
+  heldSemaphore: 2,
+  oldestHoldMs: 4_500,
+  oldestWaitMs: 1_250,
   waiters: 6,
   sessions: 7,
   lastToken: 8,
@@ -17,7 +22,42 @@ const counts: Counts = {
   halted: "",
 };
 
-const idle: GaugeSnapshot = { counts, sessionsAttached: 0, commandsQueued: 0, journalUp: true, draining: false };
+const idle: GaugeSnapshot = {
+  counts,
+  sessionsAttached: 0,
+  commandsQueued: 0,
+  journalUp: true,
+  draining: false,
+  watchers: 0,
+};
+
+const hold: HoldFacts = {
+  token: 1,
+  timestamp: 2,
+  owner: "",
+  metadata: "",
+  mode: "shared",
+  permits: 0,
+  permitLimit: 0,
+  slots: [],
+  leaseDisplayId: "d",
+  contenderId: "",
+};
+const waiter: WaiterView = {
+  ticketId: "T1",
+  position: 1,
+  owner: "",
+  metadata: "",
+  waitedMs: 3,
+  attached: true,
+  mode: "shared",
+  permits: 0,
+  permitLimit: 0,
+  locks: 1,
+  contenderId: "",
+  blockedBy: null,
+};
+const modes = ["exclusive", "shared", "semaphore"] as const;
 
 function create(snapshot: () => GaugeSnapshot = () => idle): ServerMetrics {
   return new ServerMetrics({ version: "1.2.3", store: "level", snapshot, processMetrics: false });
@@ -50,30 +90,55 @@ async function changes(metrics: ServerMetrics, act: () => void): Promise<Record<
 
 describe("every event of the core moves its metric, and no other", () => {
   const cases: [CoreEvent, Record<string, number>][] = [
-    [
-      { kind: "granted", name: "a", token: 1, waitedMs: 250 },
+    ...modes.map((mode): [CoreEvent, Record<string, number>] => [
       {
-        'leasehold_acquire_duration_seconds_sum{mode="exclusive",outcome="granted"}': 0.25,
-        'leasehold_acquire_duration_seconds_count{mode="exclusive",outcome="granted"}': 1,
-        'leasehold_grants_total{mode="exclusive"}': 1,
+        kind: "granted",
+        name: "a",
+        timestamp: 2,
+        token: 1,
+        mode,
+        waitedMs: 250,
+        ticketId: "",
+        transferredFrom: 0,
+        hold: { ...hold, mode },
       },
-    ],
-    ...(["busy", "timeout", "cancelled", "expired"] as const).map((outcome): [CoreEvent, Record<string, number>] => [
-      { kind: "acquireEnded", outcome, waitedMs: 2_000 },
       {
-        [`leasehold_acquire_duration_seconds_sum{mode="exclusive",outcome="${outcome}"}`]: 2,
-        [`leasehold_acquire_duration_seconds_count{mode="exclusive",outcome="${outcome}"}`]: 1,
+        [`leasehold_acquire_duration_seconds_sum{mode="${mode}",outcome="granted"}`]: 0.25,
+        [`leasehold_acquire_duration_seconds_count{mode="${mode}",outcome="granted"}`]: 1,
+        [`leasehold_grants_total{mode="${mode}"}`]: 1,
       },
     ]),
-    ...(["released", "expired", "revoked", "cancelled", "undelivered"] as const).map(
-      (end): [CoreEvent, Record<string, number>] => [
-        { kind: "holdEnded", name: "a", token: 1, end, heldMs: 500 },
-        {
-          [`leasehold_lock_hold_duration_seconds_sum{mode="exclusive",end="${end}"}`]: 0.5,
-          [`leasehold_lock_hold_duration_seconds_count{mode="exclusive",end="${end}"}`]: 1,
-        },
-      ],
+    ...modes.flatMap((mode) =>
+      (["busy", "timeout", "cancelled", "expired", "deadlock"] as const).map(
+        (outcome): [CoreEvent, Record<string, number>] => [
+          { kind: "acquireEnded", outcome, mode, waitedMs: 2_000 },
+          {
+            [`leasehold_acquire_duration_seconds_sum{mode="${mode}",outcome="${outcome}"}`]: 2,
+            [`leasehold_acquire_duration_seconds_count{mode="${mode}",outcome="${outcome}"}`]: 1,
+          },
+        ],
+      ),
     ),
+    ...modes.flatMap((mode) =>
+      (
+        ["released", "expired", "revoked", "cancelled", "undelivered", "transferred", "max_hold", "forced"] as const
+      ).map((end): [CoreEvent, Record<string, number>] => [
+        { kind: "holdEnded", name: "a", timestamp: 3, token: 1, mode, end, heldMs: 500, message: "" },
+        {
+          [`leasehold_lock_hold_duration_seconds_sum{mode="${mode}",end="${end}"}`]: 0.5,
+          [`leasehold_lock_hold_duration_seconds_count{mode="${mode}",end="${end}"}`]: 1,
+        },
+      ]),
+    ),
+    [{ kind: "queued", name: "a", timestamp: 1, waiter }, {}],
+    [{ kind: "dequeued", name: "a", timestamp: 1, waiter }, {}],
+    ...(["downgraded", "updated", "revoking"] as const).map((kind): [CoreEvent, Record<string, number>] => [
+      { kind, name: "a", timestamp: 1, token: 1, message: "", hold },
+      {},
+    ]),
+    [{ kind: "deadlock", knot: [] }, { leasehold_deadlocks_total: 1 }],
+    [{ kind: "deadlockSearchCut" }, { leasehold_deadlock_searches_cut_total: 1 }],
+    [{ kind: "leaseExtended", extensionMs: 1_500 }, { leasehold_lease_restart_extension_seconds_total: 1.5 }],
     [{ kind: "leaseCreated" }, { leasehold_leases_created_total: 1 }],
     [
       { kind: "leaseRenewed", result: "ok", slackRatio: 0.5 },
@@ -87,9 +152,20 @@ describe("every event of the core moves its metric, and no other", () => {
       { kind: "leaseRenewed", result: "unknown", slackRatio: 0 },
       { 'leasehold_lease_renewals_total{result="unknown"}': 1 },
     ],
-    [{ kind: "leaseEnded", reason: "expired" }, { 'leasehold_lease_ends_total{reason="expired"}': 1 }],
-    [{ kind: "leaseEnded", reason: "revoked" }, { 'leasehold_lease_ends_total{reason="revoked"}': 1 }],
-    [{ kind: "staleToken", rpc: "release" }, { 'leasehold_stale_tokens_total{rpc="Release"}': 1 }],
+    [{ kind: "leaseEnded", reason: "expired", hung: false }, { 'leasehold_lease_ends_total{reason="expired"}': 1 }],
+    [{ kind: "leaseEnded", reason: "expired", hung: true }, { 'leasehold_lease_ends_total{reason="hung"}': 1 }],
+    [{ kind: "leaseEnded", reason: "revoked", hung: false }, { 'leasehold_lease_ends_total{reason="revoked"}': 1 }],
+    ...(
+      [
+        ["release", "Release"],
+        ["transfer", "Transfer"],
+        ["downgrade", "Downgrade"],
+        ["setMetadata", "SetMetadata"],
+      ] as const
+    ).map(([rpc, label]): [CoreEvent, Record<string, number>] => [
+      { kind: "staleToken", rpc },
+      { [`leasehold_stale_tokens_total{rpc="${label}"}`]: 1 },
+    ]),
     [{ kind: "clockJumpRefused" }, { leasehold_lamport_jumps_refused_total: 1 }],
     [{ kind: "sessionAttached", result: "new" }, { leasehold_sessions_created_total: 1 }],
     ...(["resumed", "unknown", "stale"] as const).map((result): [CoreEvent, Record<string, number>] => [
@@ -154,6 +230,31 @@ describe("measurements", () => {
     });
   });
 
+  it("of watching", async () => {
+    const metrics = create();
+    expect(await changes(metrics, () => metrics.watchLagged())).toEqual({ leasehold_watch_lagged_total: 1 });
+  });
+
+  it("of every rpc by its own name", async () => {
+    const metrics = create();
+    const names = ["AcquireAll", "Transfer", "Downgrade", "SetMetadata", "ForceRelease", "TopLocks", "Watch"];
+    const moved = await changes(metrics, () => {
+      for (const name of names) metrics.rpc(`/leasehold.v1.S/${name}`, "OK", 1_000);
+      metrics.rpc("Transfer", "NOT_WAITING", 1_000);
+      metrics.rpc("AcquireAll", "DEADLOCK", 1_000);
+    });
+    for (const name of names) {
+      const series = `leasehold_rpc_duration_seconds_count{rpc="${name}",code="OK",transport="unary"}`;
+      expect(moved[series], name).toBe(1);
+    }
+    expect(moved).toMatchObject({
+      'leasehold_rpc_duration_seconds_count{rpc="Transfer",code="FAILED_PRECONDITION",transport="unary"}': 1,
+      'leasehold_rpc_duration_seconds_count{rpc="AcquireAll",code="ABORTED",transport="unary"}': 1,
+      'leasehold_requests_refused_total{reason="NOT_WAITING"}': 1,
+      'leasehold_requests_refused_total{reason="DEADLOCK"}': 1,
+    });
+  });
+
   it("of the queue and the event loop", async () => {
     const metrics = create();
     const moved = await changes(metrics, () => {
@@ -184,6 +285,7 @@ describe("gauges", () => {
           journalUp: false,
           journal: { writtenBytes: 100, logBytes: 200, checkpointLagRecords: 300 },
           draining: true,
+          watchers: 12,
         };
       }),
     );
@@ -191,7 +293,12 @@ describe("gauges", () => {
     expect(Object.fromEntries(series)).toMatchObject({
       'leasehold_leases{state="live"}': 3,
       leasehold_locks_known: 4,
-      'leasehold_locks_held{mode="exclusive"}': 5,
+      'leasehold_locks_held{mode="exclusive"}': 2,
+      'leasehold_locks_held{mode="shared"}': 1,
+      'leasehold_locks_held{mode="semaphore"}': 2,
+      leasehold_lock_oldest_hold_seconds: 4.5,
+      leasehold_lock_oldest_wait_seconds: 1.25,
+      leasehold_watchers: 12,
       leasehold_lock_waiters: 6,
       'leasehold_sessions{state="attached"}': 2,
       'leasehold_sessions{state="detached"}': 5,
@@ -211,7 +318,11 @@ describe("gauges", () => {
   it("are absent, not zero, while the state is recovered", async () => {
     const names = [...(await scrape(create(() => ({ ...idle, counts: undefined })))).keys()];
     expect(
-      names.filter((name) => /leases\{|locks_|last_token|log_bytes|sessions\{|lamport_timestamp/.test(name)),
+      names.filter((name) =>
+        /leases\{|locks_(held|known)|lock_(waiters|oldest)|last_token|log_bytes|sessions\{|lamport_timestamp/.test(
+          name,
+        ),
+      ),
     ).toEqual([]);
     expect(names).toContain("leasehold_journal_up");
   });
@@ -249,6 +360,9 @@ it("the lag of the event loop is by how much the timer was late", () => {
   lag.sample(440);
   lag.stop();
   expect(lags).toEqual([0, 0, 0, 0.3]);
+  expect(lag.smoothedSeconds).toBeCloseTo(0.03);
+  for (let ms = 790; ms < 790 + 60 * 350; ms += 350) lag.sample(ms); // always 300 ms late
+  expect(lag.smoothedSeconds).toBeCloseTo(0.3, 2);
 });
 
 describe("the exposition", () => {

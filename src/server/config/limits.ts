@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { CoreLimits } from "../core/types.js";
 import { bytes, count, duration } from "./options.js";
-import { rpcLimitOptions } from "./rpc-limits.js";
+import { rpcLimitOptions, watchLimitOptions } from "./rpc-limits.js";
 import { formatBytes, formatDurationMs } from "./units.js";
 
 const MILLION = 1_000_000;
@@ -18,6 +18,26 @@ const core = {
   leasesMax: count(MILLION, 1, 100 * MILLION, "Leases that live at the same time."),
   locksMax: count(MILLION, 1, 100 * MILLION, "Locks that are held or waited for at the same time."),
   waitersPerLockMax: count(100_000, 0, 10 * MILLION, "Waiters in the queue of one lock."),
+  holdersPerLockMax: count(10_000, 1, 100_000, "Holders that share one lock, or hold permits of it, at the same time."),
+  locksPerAcquireMax: count(64, 1, 1_024, "Locks that one AcquireAll may ask for."),
+  permitLimitMax: count(
+    10_000,
+    1,
+    MILLION,
+    "Most permits that a semaphore may have, and that one AcquireAll may take of all its locks together.",
+  ),
+  contenderBytesMax: bytes(128, 0, 4_096, "Longest contender id of an acquire."),
+  heldTokensMax: count(64, 0, 10_000, "Tokens that one acquire may name as kept while it waits."),
+  lockDelayMsMax: duration(24 * 3_600_000, 0, "Longest lock delay that an acquire may ask for."),
+  maxHoldMsMax: duration(24 * 3_600_000, 0, "Longest maximum hold that an acquire may ask for."),
+  forceMessageBytesMax: bytes(256, 0, 4_096, "Longest reason that an administrator may give for taking a lock away."),
+  deadlockSearchMax: count(
+    10_000,
+    1,
+    MILLION,
+    "Waits and holds that one search for a deadlock looks at; beyond that it is given up, and the wait goes on.",
+  ),
+  blockerHopsMax: count(32, 1, 1_000, "How far a description follows who blocks whom, in locks."),
   holdsPerLeaseMax: count(
     100_000,
     1,
@@ -48,7 +68,7 @@ const sequencer = {
   commandsInFlightMax: count(100_000, 1, 10 * MILLION, "Commands that wait for the sequencer or for the disk."),
 };
 
-export const limitsSchema = z.strictObject({ ...core, ...sequencer, ...rpcLimitOptions });
+export const limitsSchema = z.strictObject({ ...core, ...sequencer, ...rpcLimitOptions, ...watchLimitOptions });
 
 /** Every bound. Has the shape that each part of the server asks for. */
 export type Limits = Readonly<z.output<typeof limitsSchema>>;
@@ -65,15 +85,28 @@ export function checkLimits(limits: Limits): { readonly path: string; readonly m
   for (const [path, most] of [
     ["pageSizeDefault", "pageSizeMax"],
     ["waitersListedDefault", "waitersListedMax"],
+    ["topDefault", "topMax"],
   ] as const) {
     if (limits[path] > limits[most]) {
       return { path, message: `${limits[path]} is more than limits.${most}, ${limits[most]}` };
     }
   }
-  const { frameBytesMax: frame, listBytesMax: list } = limits;
+  return checkSizes(limits);
+}
+
+/** A slot in a grant takes at most three bytes. */
+const SLOT_BYTES = 3;
+
+/** What one answer holds must fit into a frame, with room for the rest of it. */
+function checkSizes(limits: Limits): { readonly path: string; readonly message: string } | undefined {
+  const { frameBytesMax: frame, listBytesMax: list, permitLimitMax: permits } = limits;
   if (list * 2 > frame) {
     const message = `${formatBytes(list)} is more than half of limits.frameBytesMax, ${formatBytes(frame)}`;
     return { path: "listBytesMax", message };
+  }
+  if (permits * SLOT_BYTES * 2 > frame) {
+    const message = `the slots of ${permits} permits may fill more than half of limits.frameBytesMax, ${formatBytes(frame)}`;
+    return { path: "permitLimitMax", message };
   }
   return undefined;
 }

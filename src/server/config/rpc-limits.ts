@@ -1,6 +1,6 @@
-/** The bounds of the transport as options; their defaults are stated where they are enforced. */
+/** The bounds of the transport and of watching as options; their defaults are stated where they are enforced. */
 import type { z } from "zod";
-import { rpcLimitDefaults as defaults, type RpcLimits } from "../rpc/limits.js";
+import { rpcLimitDefaults as defaults, type RpcLimits, type WatchLimits, watchLimitDefaults } from "../rpc/limits.js";
 import { bytes, count, duration } from "./options.js";
 
 const MILLION = 1_000_000;
@@ -36,6 +36,13 @@ export const rpcLimitOptions = {
   pageSizeMax: countOf("pageSizeMax", 1, 100_000, "Entries of a page."),
   waitersListedDefault: countOf("waitersListedDefault", 1, 100_000, "Waiters listed to a client that names no number."),
   waitersListedMax: countOf("waitersListedMax", 1, 100_000, "Waiters listed when a lock is described."),
+  topDefault: countOf(
+    "topDefault",
+    1,
+    100_000,
+    "Hottest locks, longest holds and longest waits that are told unless asked otherwise.",
+  ),
+  topMax: countOf("topMax", 1, 100_000, "Hottest locks, longest holds and longest waits that may be asked for."),
   listBytesMax: bytesOf("listBytesMax", KIB, 32 * MIB, "About how large the entries of one page may be together."),
   requestIdBytesMax: bytesOf("requestIdBytesMax", 16, 4 * KIB, "Longest request id."),
   idBytesMax: bytesOf("idBytesMax", 32, 4 * KIB, "Longest lease id, session id or cluster id that a client may send."),
@@ -48,3 +55,28 @@ export const rpcLimitOptions = {
   ),
   keepaliveTimeoutMs: durationOf("keepaliveTimeoutMs", 100, "How long that sign of life may take."),
 } satisfies Record<keyof RpcLimits, z.ZodType<number>>;
+
+const watch = watchLimitDefaults;
+
+/** The bounds of watching as options. */
+export const watchLimitOptions = {
+  watchersMax: count(watch.watchersMax, 0, MILLION, "Open watches."),
+  watchHistoryEventsMax: count(
+    watch.watchHistoryEventsMax,
+    0,
+    100 * MILLION,
+    "Events that are kept for watchers that come back.",
+  ),
+  watchHistoryBytesMax: bytes(
+    watch.watchHistoryBytesMax,
+    0,
+    16 * 1_024 * MIB,
+    "About how much memory the events that are kept for watchers may take.",
+  ),
+  watcherQueueEventsMax: count(
+    watch.watcherQueueEventsMax,
+    1,
+    10 * MILLION,
+    "Events that may wait for one watcher before it is told that it fell behind.",
+  ),
+} satisfies Record<keyof WatchLimits, z.ZodType<number>>;

@@ -1,5 +1,5 @@
 /** Bounds of histograms and values of labels. All labels are known in advance: never a name, a holder or a token. */
-import type { CoreEvent, HoldEnd, LeaseEndReason } from "../core/types.js";
+import type { CoreEvent, HoldEnd, LeaseEndReason, LockMode } from "../core/types.js";
 import type { JournalObserver } from "../journal/journal.js";
 import type { WireReason } from "../rpc/errors.js";
 
@@ -26,6 +26,8 @@ const all =
   (values: Readonly<Record<T, true>>): readonly T[] =>
     Object.keys(values) as T[];
 
+export const lockModes = all<LockMode>()({ exclusive: true, shared: true, semaphore: true });
+
 export type AcquireOutcome = Event<"acquireEnded">["outcome"] | "granted";
 export const acquireOutcomes = all<AcquireOutcome>()({
   granted: true,
@@ -33,6 +35,7 @@ export const acquireOutcomes = all<AcquireOutcome>()({
   timeout: true,
   cancelled: true,
   expired: true,
+  deadlock: true,
 });
 
 export const holdEnds = all<HoldEnd>()({
@@ -41,9 +44,14 @@ export const holdEnds = all<HoldEnd>()({
   revoked: true,
   cancelled: true,
   undelivered: true,
+  transferred: true,
+  max_hold: true,
+  forced: true,
 });
 
-export const leaseEndReasons = all<LeaseEndReason>()({ expired: true, revoked: true });
+/** hung: it was renewed, but its holder reported no progress. */
+export type LeaseEnd = LeaseEndReason | "hung";
+export const leaseEnds = all<LeaseEnd>()({ expired: true, revoked: true, hung: true });
 export const renewalResults = all<Event<"leaseRenewed">["result"]>()({ ok: true, unknown: true });
 
 export type ResumeResult = Exclude<Event<"sessionAttached">["result"], "new">;
@@ -58,6 +66,8 @@ export const refusalReasons = all<WireReason>()({
   SESSION_REPLACED: true,
   CLUSTER_MISMATCH: true,
   STALE_TOKEN: true,
+  NOT_WAITING: true,
+  DEADLOCK: true,
   CANCELLED_REQUEST: true,
   CLOCK_JUMP: true,
   STORE_DOWN: true,
@@ -68,11 +78,20 @@ export const refusalReasons = all<WireReason>()({
 
 export const rpcs = [
   ...["CreateLease", "RenewLease", "RevokeLease", "GetLease", "ListLeases"],
-  ...["Acquire", "CancelAcquire", "Release", "Validate", "DescribeLock", "ListLocks"],
-  ...["Tick", "Attach", "Status"],
+  ...["Acquire", "AcquireAll", "CancelAcquire", "Release", "Transfer", "Downgrade", "SetMetadata"],
+  ...["Watch", "Validate", "DescribeLock", "ListLocks"],
+  ...["Tick", "Attach", "Status", "ForceRelease", "TopLocks"],
   "other",
 ] as const;
 export type Rpc = (typeof rpcs)[number];
+
+/** What a holder may ask for with a token that is stale. */
+export const staleTokenRpcs = {
+  release: "Release",
+  transfer: "Transfer",
+  downgrade: "Downgrade",
+  setMetadata: "SetMetadata",
+} as const satisfies Record<Event<"staleToken">["rpc"], Rpc>;
 
 /** unary: a call of its own. session: a command on a session's stream, or that stream itself. */
 export type Transport = "unary" | "session";

@@ -5,14 +5,22 @@
 import { performance } from "node:perf_hooks";
 
 const PERIOD_MS = 50;
+/** How much of the smoothed lag is the latest sample: what lasts for half a second counts. */
+const SMOOTHING = 0.1;
 
 export class LoopLag {
   readonly #report: (lagSeconds: number) => void;
   #timer: NodeJS.Timeout | undefined;
   #dueMs = 0;
+  #smoothedSeconds = 0;
 
   constructor(report: (lagSeconds: number) => void) {
     this.#report = report;
+  }
+
+  /** The lag of late, without its single spikes. */
+  get smoothedSeconds(): number {
+    return this.#smoothedSeconds;
   }
 
   /** Does not keep the process alive. */
@@ -32,7 +40,9 @@ export class LoopLag {
   sample(nowMs: number): void {
     const lateMs = nowMs - this.#dueMs;
     // Node's timers may be a millisecond early.
-    this.#report(lateMs > 0 ? lateMs / 1_000 : 0);
+    const lagSeconds = lateMs > 0 ? lateMs / 1_000 : 0;
+    this.#smoothedSeconds += (lagSeconds - this.#smoothedSeconds) * SMOOTHING;
+    this.#report(lagSeconds);
     this.#dueMs = nowMs + PERIOD_MS;
   }
 }

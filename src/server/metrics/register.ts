@@ -6,9 +6,6 @@ import type { Accumulator, Count } from "./accumulators.js";
 import { Exposition, type Labels, NO_LABELS } from "./expose.js";
 import type { GaugeSnapshot, ServerMetrics, ServerMetricsOptions } from "./server-metrics.js";
 
-/** All grants are exclusive so far; the label is there so that dashboards need not change when that does. */
-const MODE = "exclusive";
-
 type Series<T> = () => Iterable<readonly [Labels, T]>;
 
 const counted =
@@ -25,9 +22,11 @@ const measured =
   () => [[NO_LABELS, accumulator]];
 
 const measuredBy =
-  (label: string, cells: Readonly<Record<string, Accumulator>>): Series<Accumulator> =>
+  (label: string, modes: Readonly<Record<string, Readonly<Record<string, Accumulator>>>>): Series<Accumulator> =>
   () =>
-    Object.entries(cells).map(([value, accumulator]) => [{ mode: MODE, [label]: value }, accumulator] as const);
+    Object.entries(modes).flatMap(([mode, cells]) =>
+      Object.entries(cells).map(([value, accumulator]) => [{ mode, [label]: value }, accumulator] as const),
+    );
 
 export function registerAll(
   metrics: ServerMetrics,
@@ -48,7 +47,7 @@ export function registerAll(
 function registerLocks(to: Exposition, metrics: ServerMetrics): void {
   to.histogram({
     name: "leasehold_acquire_duration_seconds",
-    help: "From the arrival of an acquire to its end: granted, busy, or given up while waiting.",
+    help: "From the arrival of an acquire to its end: granted (each lock of several counts), busy, or given up.",
     labels: ["mode", "outcome"],
     series: measuredBy("outcome", metrics.acquires),
   });
@@ -62,13 +61,28 @@ function registerLocks(to: Exposition, metrics: ServerMetrics): void {
     name: "leasehold_grants_total",
     help: "Grants, each with a new token.",
     labels: ["mode"],
-    series: () => [[{ mode: MODE }, metrics.acquires.granted.count]],
+    series: () => Object.entries(metrics.acquires).map(([mode, { granted }]) => [{ mode }, granted.count] as const),
+  });
+  to.counter({
+    name: "leasehold_deadlocks_total",
+    help: "Waits that were refused because they would have waited for each other.",
+    series: counted(metrics.deadlocks),
+  });
+  to.counter({
+    name: "leasehold_deadlock_searches_cut_total",
+    help: "Searches for a deadlock that were given up at their limit; the wait went on.",
+    series: counted(metrics.deadlockSearchesCut),
+  });
+  to.counter({
+    name: "leasehold_watch_lagged_total",
+    help: "Times that a watcher fell behind and had to begin anew.",
+    series: counted(metrics.watchesLagged),
   });
   to.counter({
     name: "leasehold_stale_tokens_total",
     help: "Requests with a token that no longer held its lock.",
     labels: ["rpc"],
-    series: () => [[{ rpc: "Release" }, metrics.staleTokens.value]],
+    series: countedBy("rpc", metrics.staleTokens),
   });
 }
 
@@ -86,9 +100,14 @@ function registerLeases(to: Exposition, metrics: ServerMetrics): void {
   });
   to.counter({
     name: "leasehold_lease_ends_total",
-    help: "Leases that ended.",
+    help: "Leases that ended; hung ones were renewed, but their holders reported no progress.",
     labels: ["reason"],
     series: countedBy("reason", metrics.leaseEnds),
+  });
+  to.counter({
+    name: "leasehold_lease_restart_extension_seconds_total",
+    help: "By how much leases may outlive what was promised because the server was restarted, all together.",
+    series: counted(metrics.leaseExtensionSeconds),
   });
   to.histogram({
     name: "leasehold_lease_renewal_slack_ratio",
@@ -199,6 +218,8 @@ function registerProcess(to: Exposition, metrics: ServerMetrics, options: Server
   });
 }
 
+const seconds = (ms: number | undefined) => (ms === undefined ? undefined : ms / 1_000);
+
 function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
   /** No series at all while there is nothing to tell: a zero would look like a fact. */
   const gauge = (
@@ -219,9 +240,29 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
     });
 
   gauge("leasehold_leases", "Leases that are alive.", (s) => s.counts?.leases, "gauge", { state: "live" });
-  gauge("leasehold_locks_held", "Grants that are held.", (s) => s.counts?.holds, "gauge", { mode: MODE });
+  to.gauge({
+    name: "leasehold_locks_held",
+    help: "Grants that are held.",
+    labels: ["mode"],
+    series: () => {
+      const { counts } = now();
+      if (counts === undefined) return [];
+      return [
+        [{ mode: "exclusive" }, counts.heldExclusive],
+        [{ mode: "shared" }, counts.heldShared],
+        [{ mode: "semaphore" }, counts.heldSemaphore],
+      ];
+    },
+  });
   gauge("leasehold_locks_known", "Locks that are held or waited for.", (s) => s.counts?.locks);
   gauge("leasehold_lock_waiters", "Acquires that wait in a queue.", (s) => s.counts?.waiters);
+  gauge("leasehold_lock_oldest_wait_seconds", "How long the oldest waiter has waited; zero: nobody waits.", (s) =>
+    seconds(s.counts?.oldestWaitMs),
+  );
+  gauge("leasehold_lock_oldest_hold_seconds", "How long the oldest grant has been held; zero: nothing is held.", (s) =>
+    seconds(s.counts?.oldestHoldMs),
+  );
+  gauge("leasehold_watchers", "Open watches.", (s) => s.watchers);
   gauge("leasehold_last_token", "The fencing token of the latest grant.", (s) => s.counts?.lastToken);
   gauge("leasehold_lamport_timestamp", "The Lamport clock.", (s) => s.counts?.timestamp);
   gauge("leasehold_halted", "1 while nothing is granted because a client contradicts the store.", (s) =>

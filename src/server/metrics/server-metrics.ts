@@ -24,6 +24,8 @@ export interface GaugeSnapshot {
   /** Undefined while the store is closed. */
   readonly journal?: JournalStats | undefined;
   readonly draining: boolean;
+  /** Open watches. */
+  readonly watchers: number;
 }
 
 export interface ServerMetricsOptions {
@@ -39,18 +41,25 @@ export interface ServerMetricsOptions {
 const STALL_SECONDS = 0.1;
 
 const counters = <K extends string>(keys: readonly K[]) => cells(keys, () => new Count());
+/** By mode, then by something else. */
+const histograms = <K extends string>(keys: readonly K[], bounds: readonly number[]) =>
+  cells(define.lockModes, () => cells(keys, () => histogram(bounds)));
 const histogram = (bounds: readonly number[]) => new Accumulator(bounds);
 
 export class ServerMetrics {
-  readonly acquires = cells(define.acquireOutcomes, () => histogram(define.ACQUIRE_BOUNDS));
-  readonly holds = cells(define.holdEnds, () => histogram(define.HOLD_BOUNDS));
+  readonly acquires = histograms(define.acquireOutcomes, define.ACQUIRE_BOUNDS);
+  readonly holds = histograms(define.holdEnds, define.HOLD_BOUNDS);
+  readonly deadlocks = new Count();
+  readonly deadlockSearchesCut = new Count();
   readonly leasesCreated = new Count();
-  readonly leaseEnds = counters(define.leaseEndReasons);
+  readonly leaseEnds = counters(define.leaseEnds);
+  readonly leaseExtensionSeconds = new Count();
   readonly renewals = counters(define.renewalResults);
   readonly renewalSlack = histogram(define.RATIO_BOUNDS);
   readonly sessionsCreated = new Count();
   readonly sessionResumes = counters(define.resumeResults);
-  readonly staleTokens = new Count();
+  readonly staleTokens = counters(Object.values(define.staleTokenRpcs));
+  readonly watchesLagged = new Count();
   readonly clockJumpsRefused = new Count();
   readonly halts = new Count();
   readonly refusals = counters(define.refusalReasons);
@@ -101,13 +110,13 @@ export class ServerMetrics {
   event(event: CoreEvent): void {
     switch (event.kind) {
       case "granted":
-        this.acquires.granted.observe(event.waitedMs / 1_000);
+        this.acquires[event.mode].granted.observe(event.waitedMs / 1_000);
         break;
       case "acquireEnded":
-        this.acquires[event.outcome].observe(event.waitedMs / 1_000);
+        this.acquires[event.mode][event.outcome].observe(event.waitedMs / 1_000);
         break;
       case "holdEnded":
-        this.holds[event.end].observe(event.heldMs / 1_000);
+        this.holds[event.mode][event.end].observe(event.heldMs / 1_000);
         break;
       case "leaseCreated":
         this.leasesCreated.value++;
@@ -117,10 +126,19 @@ export class ServerMetrics {
         if (event.result === "ok") this.renewalSlack.observe(event.slackRatio);
         break;
       case "leaseEnded":
-        this.leaseEnds[event.reason].value++;
+        this.leaseEnds[event.hung ? "hung" : event.reason].value++;
+        break;
+      case "leaseExtended":
+        this.leaseExtensionSeconds.value += event.extensionMs / 1_000;
+        break;
+      case "deadlock":
+        this.deadlocks.value++;
+        break;
+      case "deadlockSearchCut":
+        this.deadlockSearchesCut.value++;
         break;
       case "staleToken":
-        this.staleTokens.value++;
+        this.staleTokens[define.staleTokenRpcs[event.rpc]].value++;
         break;
       case "clockJumpRefused":
         this.clockJumpsRefused.value++;
@@ -132,7 +150,23 @@ export class ServerMetrics {
       case "halted":
         this.halts.value++;
         break;
+      case "queued":
+      case "dequeued":
+      case "downgraded":
+      case "updated":
+      case "revoking":
+        break; // for watchers
     }
+  }
+
+  /** A watcher fell behind and was told so. */
+  watchLagged(): void {
+    this.watchesLagged.value++;
+  }
+
+  /** By how much the event loop is late, smoothed. */
+  get loopLagSeconds(): number {
+    return this.#lag.smoothedSeconds;
   }
 
   /** A record became durable. */

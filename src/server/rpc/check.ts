@@ -2,7 +2,7 @@
  * Checks of single fields. Each returns null for a good value, else a refusal that names the field, the limit and what
  * was given. The good path allocates nothing: these run for every command of every session.
  */
-import type { Reason, Refusal } from "../core/types.js";
+import type { CoreLimits, Reason, Refusal } from "../core/types.js";
 
 export function refuse(reason: Reason, message: string): Refusal {
   return { kind: "refused", reason, message };
@@ -53,6 +53,10 @@ export function badRange(field: string, value: number, min: number, max: number)
 export function badPositive(field: string, value: number): Refusal | null {
   if (Number.isSafeInteger(value) && value >= 1) return null;
   return invalid(`${field} must be at least 1; given: ${value}`);
+}
+
+export function badTtl(field: string, ttlMs: number, limits: CoreLimits): Refusal | null {
+  return badRange(field, ttlMs, limits.ttlMsMin, limits.ttlMsMax);
 }
 
 /** Metadata travels as bytes and is kept as base64. */

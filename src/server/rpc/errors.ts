@@ -5,7 +5,7 @@
  */
 import { Metadata, status } from "@grpc/grpc-js";
 import { encodeStatus, type StatusDetails } from "@leasehold/client/wire";
-import type { Reason, Refusal } from "../core/types.js";
+import type { KnotWait, Reason, Refusal } from "../core/types.js";
 import type { RouteFailure } from "../sequencer/routes.js";
 
 export type WireReason = Reason | RouteFailure["reason"] | "INTERNAL";
@@ -16,6 +16,8 @@ export interface WireFailure {
   readonly message: string;
   /** When to try again; 0: do not simply repeat. */
   readonly retryAfterMs: number;
+  /** DEADLOCK: the waits that wait for each other, the oldest first. */
+  readonly knot?: readonly KnotWait[];
 }
 
 /** What grpc-js takes as an error. */
@@ -33,6 +35,9 @@ const codes: Readonly<Record<WireReason, status>> = {
   SESSION_REPLACED: status.ABORTED,
   CLUSTER_MISMATCH: status.FAILED_PRECONDITION,
   STALE_TOKEN: status.FAILED_PRECONDITION,
+  NOT_WAITING: status.FAILED_PRECONDITION,
+  // As of a transaction: the same call would fail again, but who gives up what it holds and starts over may get through.
+  DEADLOCK: status.ABORTED,
   CANCELLED_REQUEST: status.CANCELLED,
   CLOCK_JUMP: status.OUT_OF_RANGE,
   STORE_DOWN: status.UNAVAILABLE,
@@ -48,6 +53,8 @@ const refusalRetryMs: Partial<Record<WireReason, number>> = { LIMIT: 1_000, STOR
 
 /** Trailers must stay far below what clients accept as headers, which is 8 KiB in the strictest. */
 const messageLengthMax = 1_000;
+/** In the details; they are sent as base64. */
+const knotBytesMax = 2_400;
 
 /** What a client is told about a bug. */
 export const internalFailure: WireFailure = {
@@ -57,21 +64,39 @@ export const internalFailure: WireFailure = {
 };
 
 export function failureOf(refusal: Refusal): WireFailure {
-  return {
-    reason: refusal.reason,
-    message: refusal.message,
-    retryAfterMs: refusalRetryMs[refusal.reason] ?? 0,
-  };
+  const { reason, message, knot } = refusal;
+  const failure: WireFailure = { reason, message, retryAfterMs: refusalRetryMs[reason] ?? 0 };
+  return knot === undefined ? failure : { ...failure, knot };
 }
 
 /** What a client reads from the status, by whatever way it arrives. */
 export function statusDetails(failure: WireFailure): StatusDetails {
-  return {
+  const details = {
     code: codes[failure.reason],
     message: printable(failure.message),
     reason: failure.reason,
     retryAfterMs: failure.retryAfterMs,
   };
+  return failure.knot === undefined ? details : { ...details, metadata: knotMetadata(failure.knot) };
+}
+
+/**
+ * The knot as `KnotWait` messages in the JSON form of Protocol Buffers. What is too large for trailers is told in part:
+ * one name in each list, then the oldest waits only; `knot_waits` says how many there are.
+ */
+function knotMetadata(knot: readonly KnotWait[]): Record<string, string> {
+  const fits = (json: string) => Buffer.byteLength(json) <= knotBytesMax;
+  let told: readonly KnotWait[] = knot;
+  let json = JSON.stringify(told);
+  if (!fits(json)) {
+    told = knot.map((wait) => ({ ...wait, waitsFor: wait.waitsFor.slice(0, 1), holds: wait.holds.slice(0, 1) }));
+    json = JSON.stringify(told);
+  }
+  while (!fits(json)) {
+    told = told.slice(0, Math.floor(told.length / 2));
+    json = JSON.stringify(told);
+  }
+  return { knot: json, knot_waits: String(knot.length) };
 }
 
 export function grpcStatus(failure: WireFailure): GrpcStatus {

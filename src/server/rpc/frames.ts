@@ -15,6 +15,7 @@ export type BatchFrame = Omit<Frame, "kind" | "sessionId" | "epoch">;
 
 export class FrameReader {
   private readonly commandsMax: number;
+  private readonly leasesMax: number;
 
   constructor(
     private readonly check: RequestValidator,
@@ -22,6 +23,7 @@ export class FrameReader {
     private readonly limits: RpcLimits,
   ) {
     this.commandsMax = Math.max(limits.commandsPerFrameMax, core.commandsPerSessionMax);
+    this.leasesMax = core.holdsPerLeaseMax;
   }
 
   /** The first frame. */
@@ -31,7 +33,9 @@ export class FrameReader {
     const { hello, observed } = message;
     if (message.frame !== 1) return wrongFrame(1, message.frame);
     if (!hello) return invalid("the first frame must carry hello");
-    if (message.commands.length > 0 || message.renew) return invalid("the first frame must carry nothing but hello");
+    if (message.commands.length + message.progress.length > 0 || message.renew) {
+      return invalid("the first frame must carry nothing but hello");
+    }
     const attach = this.check.hello(hello as leasehold.v1.Hello);
     return "kind" in attach ? failureOf(attach) : { ...attach, observed };
   }
@@ -40,7 +44,7 @@ export class FrameReader {
   batch(bytes: Uint8Array, expected: number): BatchFrame | WireFailure {
     const message = this.decode(bytes);
     if ("reason" in message) return message;
-    const { frame, commands, ackedBelow, acked, renew, observed } = message;
+    const { frame, commands, ackedBelow, acked, renew, progress, observed } = message;
     if (frame !== expected) return wrongFrame(expected, frame);
     if (message.hello) return invalid("hello may only be in the first frame");
     if (acked.length > this.commandsMax) {
@@ -49,6 +53,8 @@ export class FrameReader {
     if (commands.length > this.commandsMax) {
       return limit(`the frame has ${commands.length} commands; at most ${this.commandsMax} are allowed`);
     }
+    const badProgress = this.badProgress(progress);
+    if (badProgress !== null) return badProgress;
     const requests = new Array<BatchFrame["requests"][number]>(commands.length);
     for (let i = 0; i < commands.length; i++) {
       const command = commands[i] as leasehold.v1.Command;
@@ -56,7 +62,14 @@ export class FrameReader {
       if (seq < 1) return invalid(`command ${i + 1} of frame ${frame} has no seq`);
       requests[i] = { seq, request: this.check.command(command) };
     }
-    return { frame, ackedBelow, acked, renew, observed, requests };
+    return { frame, ackedBelow, acked, renew, progress, observed, requests };
+  }
+
+  private badProgress(progress: readonly number[]): WireFailure | null {
+    if (progress.length > this.leasesMax) {
+      return limit(`the frame reports progress on ${progress.length} leases; at most ${this.leasesMax} are allowed`);
+    }
+    return progress.includes(0) ? invalid("progress must name the commands that created the leases; given: 0") : null;
   }
 
   private decode(bytes: Uint8Array): leasehold.v1.AttachRequest | WireFailure {

@@ -2,13 +2,13 @@
  * The gRPC server: all services of `leasehold.v1`, health and reflection on one listener.
  *
  * Draining, in order: health says NOT_SERVING; new calls and streams are refused with CLOSED; once everything that was
- * handed to the sequencer before has been answered, the calls that still wait (long polls) and the session streams end
- * with CLOSED; then the connections close, and after the grace time they are cut.
+ * handed to the sequencer before has been answered, the calls that still wait (long polls), the session streams and the
+ * watches end with CLOSED; then the connections close, and after the grace time they are cut.
  */
-import { randomBytes } from "node:crypto";
 import { type MethodDefinition, Server, ServerCredentials, type ServerOptions } from "@grpc/grpc-js";
 import type { CoreLimits } from "../core/types.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import type { WatchHub } from "../watch/hub.js";
 import { AuxiliaryStreams } from "./auxiliary.js";
 import { FrameReader } from "./frames.js";
 import { descriptorSet } from "./gen/descriptors.js";
@@ -16,21 +16,28 @@ import { carrySession, type RawStream } from "./grpc-session.js";
 import { Health } from "./health.js";
 import { healthDescriptorSet } from "./health-descriptor.js";
 import type { RpcLimits } from "./limits.js";
+import { RenewalPacing } from "./pacing.js";
 import { filesOf, reflection, serveReflection } from "./reflection.js";
 import { type SessionContext, SessionEndpoint } from "./session.js";
-import type { ServerStatus } from "./status.js";
+import { type Sources, systemSources } from "./sources.js";
 import { definitionOf, type RawAnswer, type RawCall, UnaryCalls, type UnaryContext } from "./unary.js";
-import { unaryMethods } from "./unary-methods.js";
+import { type AnswerSources, type UnaryMethod, unaryMethods } from "./unary-methods.js";
 import { removeStaleSocket, unixPath } from "./unix-socket.js";
-import { RequestValidator, type Sources } from "./validate.js";
+import { RequestValidator } from "./validate.js";
+import { WatchEndpoint } from "./watch.js";
+import { carryWatch, type RawWatch, watchDefinition } from "./watch-grpc.js";
 
 export interface RpcServerOptions {
   readonly sink: CommandSink;
   readonly coreLimits: CoreLimits;
   readonly limits: RpcLimits;
+  readonly watch: WatchHub;
   readonly serverVersion: string;
   clusterId(): string;
-  serverStatus(): ServerStatus;
+  readonly serverStatus: AnswerSources["serverStatus"];
+  readonly hottest: AnswerSources["hottest"];
+  /** How busy the server is, from 0 to 1: clients are told to renew less often. */
+  readonly load: () => number;
   /** A handler threw: a bug, for the log. The client has been told INTERNAL. */
   onBug(error: unknown): void;
   /** See `SessionContext`. */
@@ -52,6 +59,8 @@ const closed: RouteFailure = { reason: "CLOSED", message: "the server is shuttin
 export class RpcServer {
   /** Sessions of all carriers; the in-memory transport opens its streams here. */
   readonly sessions: SessionEndpoint;
+  /** Watches of all carriers. */
+  readonly watches: WatchEndpoint;
   private readonly server: Server;
   private readonly calls: UnaryCalls;
   private readonly health: Health;
@@ -64,13 +73,15 @@ export class RpcServer {
     const { limits } = options;
     const check = new RequestValidator(options.coreLimits, limits, { ...systemSources, ...options.sources });
     const frames = new FrameReader(check, options.coreLimits, limits);
-    this.sessions = new SessionEndpoint({ ...options, frames, core: options.coreLimits, ...bound(options) });
+    const pacing = new RenewalPacing(options.load, Math.random);
+    this.sessions = new SessionEndpoint({ ...options, frames, pacing, core: options.coreLimits, ...bound(options) });
+    this.watches = new WatchEndpoint({ ...options, ...bound(options) });
     this.calls = new UnaryCalls({ ...options, ...bound(options) });
     this.auxiliary = new AuxiliaryStreams(limits.auxiliaryStreamsMax);
     this.health = new Health(services, this.auxiliary);
     this.server = new Server(serverOptions(limits));
     this.health.addTo(this.server);
-    this.addUnary(check);
+    this.addUnary(unaryMethods(check, limits, { ...options, pacing }));
     this.addStreams();
   }
 
@@ -112,6 +123,7 @@ export class RpcServer {
     patience.clear();
     this.calls.fail(closed);
     this.sessions.closeAll(closed);
+    this.watches.closeAll(closed);
     this.auxiliary.close();
     const shut = new Promise<void>((resolve) => this.server.tryShutdown(() => resolve()));
     await Promise.race([shut, grace.over]);
@@ -128,9 +140,8 @@ export class RpcServer {
     });
   }
 
-  private addUnary(check: RequestValidator): void {
-    const { options } = this;
-    for (const method of unaryMethods(check, options.limits, () => options.serverStatus())) {
+  private addUnary(methods: readonly UnaryMethod[]): void {
+    for (const method of methods) {
       this.register(definitionOf(method.path, false), (call: RawCall, answer: RawAnswer) =>
         this.calls.handle(method, call, answer, this.refusal),
       );
@@ -142,6 +153,7 @@ export class RpcServer {
     this.register(definitionOf(ATTACH, true), (call: RawStream) =>
       carrySession(this.sessions, call, this.refusal, closeMsMax),
     );
+    this.register(watchDefinition, (call: RawWatch) => carryWatch(this.watches, call, this.refusal, closeMsMax));
     const answer = reflection(
       [descriptorSet, healthDescriptorSet].flatMap((set) => filesOf(Buffer.from(set, "base64"))),
     );
@@ -164,11 +176,6 @@ export class RpcServer {
 function bound(options: RpcServerOptions) {
   return { clusterId: () => options.clusterId(), onBug: (error: unknown) => options.onBug(error) };
 }
-
-const systemSources: Sources = {
-  freshId: () => randomBytes(16).toString("base64url"),
-  wallMs: () => Date.now(),
-};
 
 function serverOptions(limits: RpcLimits): ServerOptions {
   return {

@@ -1,12 +1,13 @@
 /**
- * Sessions without sockets: what the client SDK calls a `Transport`, connected to a server in the same process. Frames
- * pass through the codec as bytes and arrive later, as they would from a network; nothing else differs.
+ * Sessions and watches without sockets: what the client SDK calls a `Transport`, connected to a server in the same
+ * process. Frames pass through the codec as bytes and arrive later, as they would from a network; nothing else differs.
  *
  * The shapes are the client's; they are stated here once more because its seam is no public interface.
  */
 import type { StatusDetails } from "@leasehold/client/wire";
 import { statusDetails, type WireFailure } from "./errors.js";
 import type { SessionEndpoint, SessionPipe } from "./session.js";
+import type { WatchEndpoint } from "./watch.js";
 
 interface StreamHandlers {
   onFrame(bytes: Uint8Array): void;
@@ -20,15 +21,32 @@ interface Stream {
   destroy(): void;
 }
 
+interface WatchHandlers {
+  onFrame(bytes: Uint8Array): void;
+  onEnd(status: StatusDetails): void;
+}
+
+interface WatchStream {
+  pause(): void;
+  resume(): void;
+  destroy(): void;
+}
+
 export interface InMemoryTransport {
   readonly addresses: readonly { readonly text: string; readonly local: boolean }[];
   open(index: number, handlers: StreamHandlers): Stream;
+  openWatch(index: number, request: Uint8Array, handlers: WatchHandlers): WatchStream;
 }
 
-export function inMemoryTransport(sessions: SessionEndpoint): InMemoryTransport {
+/** A transport to a server of this process. */
+export function inMemoryTransport(server: {
+  readonly sessions: SessionEndpoint;
+  readonly watches: WatchEndpoint;
+}): InMemoryTransport {
   return {
     addresses: [{ text: "in-memory", local: true }],
-    open: (_index, handlers) => openStream(sessions, handlers),
+    open: (_index, handlers) => openStream(server.sessions, handlers),
+    openWatch: (_index, request, handlers) => openWatch(server.watches, request, handlers),
   };
 }
 
@@ -64,6 +82,41 @@ function openStream(sessions: SessionEndpoint, handlers: StreamHandlers): Stream
     destroy() {
       ended = true;
       queueMicrotask(() => input.ended());
+    },
+  };
+}
+
+function openWatch(watches: WatchEndpoint, request: Uint8Array, handlers: WatchHandlers): WatchStream {
+  let paused = false;
+  let full = false;
+  let over = false;
+  const input = watches.open(request, {
+    write(bytes) {
+      queueMicrotask(() => {
+        if (!over) handlers.onFrame(bytes);
+      });
+      full = paused;
+      return !full;
+    },
+    end: (failure) =>
+      queueMicrotask(() => {
+        if (!over) handlers.onEnd(statusDetails(failure));
+        over = true;
+      }),
+  });
+  return {
+    pause() {
+      paused = true;
+    },
+    resume() {
+      paused = false;
+      if (!full) return;
+      full = false;
+      input.drained();
+    },
+    destroy() {
+      over = true;
+      input.close();
     },
   };
 }

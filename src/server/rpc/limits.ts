@@ -28,6 +28,9 @@ export interface RpcLimits {
   readonly pageSizeMax: number;
   readonly waitersListedDefault: number;
   readonly waitersListedMax: number;
+  /** How many of the hottest locks, longest holds and longest waits are told. */
+  readonly topDefault: number;
+  readonly topMax: number;
   /** About how many bytes of entries a list may have; longer pages are cut short. At most half of `frameBytesMax`. */
   readonly listBytesMax: number;
   readonly requestIdBytesMax: number;
@@ -60,6 +63,8 @@ export const rpcLimitDefaults: RpcLimits = {
   pageSizeMax: 1_000,
   waitersListedDefault: 100,
   waitersListedMax: 1_000,
+  topDefault: 10,
+  topMax: 100,
   listBytesMax: 512 << 10,
   requestIdBytesMax: 128,
   idBytesMax: 128,
@@ -67,4 +72,23 @@ export const rpcLimitDefaults: RpcLimits = {
   claimsMax: 100_000,
   keepaliveMs: 10_000,
   keepaliveTimeoutMs: 10_000,
+};
+
+/** Every bound of watching. */
+export interface WatchLimits {
+  /** Open watches. */
+  readonly watchersMax: number;
+  /** Events that are kept for watchers that come back, */
+  readonly watchHistoryEventsMax: number;
+  /** and about how many bytes they may take together. */
+  readonly watchHistoryBytesMax: number;
+  /** Events that may wait for one watcher before it is told that it fell behind. */
+  readonly watcherQueueEventsMax: number;
+}
+
+export const watchLimitDefaults: WatchLimits = {
+  watchersMax: 1_000,
+  watchHistoryEventsMax: 65_536,
+  watchHistoryBytesMax: 64 << 20,
+  watcherQueueEventsMax: 10_000,
 };

@@ -4,10 +4,11 @@
  */
 import { encode, type leasehold, v1 } from "@leasehold/client/wire";
 import type { Outcome, Reply } from "../core/types.js";
-import { endReason, failureResult, sessionResult } from "./encode.js";
+import { endReason, failureResult, holdEnd, sessionResult } from "./encode.js";
 import type { WireFailure } from "./errors.js";
+import type { RenewalPacing } from "./pacing.js";
 
-type Entries = Pick<leasehold.v1.AttachResponse, "results" | "renewals" | "leaseEnds">;
+type Entries = Pick<leasehold.v1.AttachResponse, "results" | "renewals" | "leaseEnds" | "holdEnds">;
 type ReplyOf<K extends Reply["kind"]> = Extract<Reply, { kind: K }>;
 
 export class Outbox {
@@ -21,6 +22,7 @@ export class Outbox {
   constructor(
     private readonly frameBytesMax: number,
     private readonly listBytesMax: number,
+    private readonly pacing: RenewalPacing,
   ) {}
 
   /** Whether there is anything to say. */
@@ -40,7 +42,7 @@ export class Outbox {
   }
 
   failure(seq: number, failure: WireFailure): void {
-    this.entries.results.push(failureResult(seq, failure));
+    this.entries.results.push(failureResult(seq, failure, this.listBytesMax));
     this.dirty = true;
   }
 
@@ -56,12 +58,18 @@ export class Outbox {
 
   renewal(reply: ReplyOf<"renewal">): void {
     const { leaseSeq, remainingMs, frame } = reply;
-    this.entries.renewals.push({ sessionLease: leaseSeq, remainingMs, frame });
+    const renewAfterMs = this.pacing.renewAfterMs(remainingMs);
+    this.entries.renewals.push({ sessionLease: leaseSeq, remainingMs, frame, renewAfterMs });
     this.dirty = true;
   }
 
   leaseEnd(reply: ReplyOf<"leaseEnd">): void {
     this.entries.leaseEnds.push({ sessionLease: reply.leaseSeq, reason: endReason(reply.reason) });
+    this.dirty = true;
+  }
+
+  holdEnd(reply: ReplyOf<"holdEnd">): void {
+    this.entries.holdEnds.push(holdEnd(reply));
     this.dirty = true;
   }
 
@@ -101,27 +109,30 @@ export class Outbox {
 }
 
 function noEntries(): Entries {
-  return { results: [], renewals: [], leaseEnds: [] };
+  return { results: [], renewals: [], leaseEnds: [], holdEnds: [] };
 }
 
 /** Null for what cannot be split: one entry at most. */
 function split(entries: Entries): [Entries, Entries] | null {
-  const { results, renewals, leaseEnds } = entries;
-  const total = results.length + renewals.length + leaseEnds.length;
+  const { results, renewals, leaseEnds, holdEnds } = entries;
+  const total = results.length + renewals.length + leaseEnds.length + holdEnds.length;
   if (total < 2) return null;
   const ofResults = Math.floor(total / 2);
   const ofRenewals = Math.max(0, ofResults - results.length);
   const ofLeaseEnds = Math.max(0, ofRenewals - renewals.length);
+  const ofHoldEnds = Math.max(0, ofLeaseEnds - leaseEnds.length);
   return [
     {
       results: results.slice(0, ofResults),
       renewals: renewals.slice(0, ofRenewals),
       leaseEnds: leaseEnds.slice(0, ofLeaseEnds),
+      holdEnds: holdEnds.slice(0, ofHoldEnds),
     },
     {
       results: results.slice(ofResults),
       renewals: renewals.slice(ofRenewals),
       leaseEnds: leaseEnds.slice(ofLeaseEnds),
+      holdEnds: holdEnds.slice(ofHoldEnds),
     },
   ];
 }

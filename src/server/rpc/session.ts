@@ -20,6 +20,7 @@ import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { BatchFrame, FrameReader } from "./frames.js";
 import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
+import type { RenewalPacing } from "./pacing.js";
 
 /** The way back to the client. None of the methods may throw. */
 export interface SessionPipe {
@@ -45,6 +46,7 @@ export interface SessionContext {
   readonly frames: FrameReader;
   readonly core: CoreLimits;
   readonly limits: RpcLimits;
+  readonly pacing: RenewalPacing;
   readonly serverVersion: string;
   clusterId(): string;
   /** An encoder threw: a bug, for the log. */
@@ -105,7 +107,7 @@ class SessionStream implements SessionInput, LiveRoute {
     private readonly onGone: (stream: SessionStream) => void,
   ) {
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
-    this.outbox = new Outbox(frameBytesMax, listBytesMax);
+    this.outbox = new Outbox(frameBytesMax, listBytesMax, context.pacing);
     this.helloTimer = setTimeout(() => this.helloOverdue(helloMsMax), helloMsMax);
     this.helloTimer.unref();
   }
@@ -197,6 +199,9 @@ class SessionStream implements SessionInput, LiveRoute {
         return;
       case "leaseEnd":
         outbox.leaseEnd(reply);
+        return;
+      case "holdEnd":
+        outbox.holdEnd(reply);
         return;
       case "replaced":
         this.sessionId = ""; // it belongs to another stream now: nothing to detach

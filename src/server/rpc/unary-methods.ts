@@ -1,9 +1,11 @@
 /** The unary calls: for each, its messages, how a request is checked, and what an outcome looks like. */
 import { decode, encode, type MessageType, v1 } from "@leasehold/client/wire";
 import type { Outcome, Refusal, Request } from "../core/types.js";
-import { acquireBody, cancelBody, leaseBody, leasesBody, lockBody, locksBody } from "./encode.js";
+import { acquireAllBody, acquireBody, cancelBody, forcedBody, renewedBody } from "./encode.js";
+import { type HotLock, leaseBody, leasesBody, lockBody, locksBody, topBody } from "./encode-views.js";
 import type { WireFailure } from "./errors.js";
 import type { RpcLimits } from "./limits.js";
+import type { RenewalPacing } from "./pacing.js";
 import { type ServerStatus, statusBody, statusWithoutCore } from "./status.js";
 import type { RequestValidator } from "./validate.js";
 
@@ -14,17 +16,33 @@ export interface UnaryMethod {
   /** Throws `WireError`. `remainingMs`: until the deadline of the call. */
   read(bytes: Buffer, remainingMs: number): { readonly request: Request | Refusal; readonly observed: number };
   /** Null when the outcome does not belong to this method, which is a bug. */
-  write(outcome: Outcome, timestamp: number, clockAheadBy: number): Buffer | null;
+  write(outcome: Outcome, timestamp: number, clockAheadBy: number, request: Request): Buffer | null;
   /** An answer in place of a failure; null: the failure is the answer. */
   instead?(failure: WireFailure): Buffer | null;
 }
 
-export function unaryMethods(
-  check: RequestValidator,
-  limits: RpcLimits,
-  serverStatus: () => ServerStatus,
-): UnaryMethod[] {
-  const { listBytesMax } = limits;
+/** What the answers tell beside the outcomes of the core. */
+export interface AnswerSources {
+  readonly pacing: RenewalPacing;
+  serverStatus(): ServerStatus;
+  /** The locks with the most grants of late, the hottest first. */
+  hottest(limit: number): readonly HotLock[];
+}
+
+export function unaryMethods(check: RequestValidator, limits: RpcLimits, sources: AnswerSources): UnaryMethod[] {
+  return [
+    ...leaseMethods(check, limits, sources.pacing),
+    ...acquireMethods(check, limits),
+    ...holdMethods(check),
+    ...lockMethods(check, limits),
+    tickMethod(check),
+    statusMethod(sources),
+    forceReleaseMethod(check),
+    topMethod(check, limits, sources),
+  ];
+}
+
+function leaseMethods(check: RequestValidator, { listBytesMax }: RpcLimits, pacing: RenewalPacing): UnaryMethod[] {
   const lease = (o: Outcome) => (o.kind === "lease" ? leaseBody(o) : null);
   return [
     method(
@@ -39,7 +57,7 @@ export function unaryMethods(
       v1.RenewLeaseRequest,
       v1.RenewLeaseResponse,
       (m) => check.renewLease(m),
-      (o) => (o.kind === "renewed" ? { ttlMs: o.ttlMs, remainingMs: o.remainingMs } : null),
+      (o) => (o.kind === "renewed" ? renewedBody(o, pacing.renewAfterMs(o.remainingMs), listBytesMax) : null),
     ),
     method(
       "LeaseService/RevokeLease",
@@ -56,12 +74,32 @@ export function unaryMethods(
       (m) => check.listLeases(m),
       (o) => (o.kind === "leases" ? leasesBody(o, listBytesMax) : null),
     ),
+  ];
+}
+
+function acquireMethods(check: RequestValidator, { listBytesMax }: RpcLimits): UnaryMethod[] {
+  const answers = (o: Outcome, all: boolean) =>
+    (o.kind === "grant" || o.kind === "busy" || o.kind === "waiting") && o.all === all ? o : null;
+  return [
     method(
       "LockService/Acquire",
       v1.AcquireRequest,
       v1.AcquireResponse,
-      (m, remainingMs) => check.acquireCall(m, remainingMs),
-      (o) => (o.kind === "grant" || o.kind === "busy" || o.kind === "waiting" ? acquireBody(o, false) : null),
+      (m, remainingMs) => check.acquire.oneOfCall(m, remainingMs),
+      (o) => {
+        const answer = answers(o, false);
+        return answer && acquireBody(answer, false, listBytesMax);
+      },
+    ),
+    method(
+      "LockService/AcquireAll",
+      v1.AcquireAllRequest,
+      v1.AcquireAllResponse,
+      (m, remainingMs) => check.acquire.allOfCall(m, remainingMs),
+      (o) => {
+        const answer = answers(o, true);
+        return answer && acquireAllBody(answer, false, listBytesMax);
+      },
     ),
     method(
       "LockService/CancelAcquire",
@@ -70,6 +108,12 @@ export function unaryMethods(
       (m) => check.cancelCall(m),
       (o) => (o.kind === "cancelled" ? cancelBody(o) : null),
     ),
+  ];
+}
+
+/** For the holder of a lock. */
+function holdMethods(check: RequestValidator): UnaryMethod[] {
+  return [
     method(
       "LockService/Release",
       v1.ReleaseRequest,
@@ -77,6 +121,32 @@ export function unaryMethods(
       (m) => check.release(m),
       (o) => (o.kind === "released" ? {} : null),
     ),
+    method(
+      "LockService/Transfer",
+      v1.TransferRequest,
+      v1.TransferResponse,
+      (m) => check.transfer(m),
+      (o) => (o.kind === "transferred" ? { token: o.token } : null),
+    ),
+    method(
+      "LockService/Downgrade",
+      v1.DowngradeRequest,
+      v1.DowngradeResponse,
+      (m) => check.downgrade(m),
+      (o) => (o.kind === "downgraded" ? {} : null),
+    ),
+    method(
+      "LockService/SetMetadata",
+      v1.SetMetadataRequest,
+      v1.SetMetadataResponse,
+      (m) => check.setMetadata(m),
+      (o) => (o.kind === "metadataSet" ? {} : null),
+    ),
+  ];
+}
+
+function lockMethods(check: RequestValidator, { listBytesMax }: RpcLimits): UnaryMethod[] {
+  return [
     method(
       "LockService/DescribeLock",
       v1.DescribeLockRequest,
@@ -98,8 +168,6 @@ export function unaryMethods(
       (m) => check.validate(m),
       (o) => (o.kind === "validated" ? { held: o.held } : null),
     ),
-    tickMethod(check),
-    statusMethod(serverStatus),
   ];
 }
 
@@ -133,17 +201,39 @@ function tickMethod(check: RequestValidator): UnaryMethod {
 }
 
 /** Status answers even when the core cannot: an operator needs it most when the store is down. */
-function statusMethod(serverStatus: () => ServerStatus): UnaryMethod {
+function statusMethod(sources: AnswerSources): UnaryMethod {
   return {
     path: "/leasehold.v1.AdminService/Status",
     read(bytes) {
       decode(v1.StatusRequest, bytes);
       return { request: { kind: "status" }, observed: 0 };
     },
-    write: (o) => (o.kind === "status" ? encode(v1.StatusResponse, statusBody(serverStatus(), o.counts)) : null),
+    write: (o) =>
+      o.kind === "status" ? encode(v1.StatusResponse, statusBody(sources.serverStatus(), o.counts)) : null,
     instead: (failure) =>
       failure.reason === "INVALID" || failure.reason === "INTERNAL"
         ? null
-        : encode(v1.StatusResponse, statusWithoutCore(serverStatus(), failure.message)),
+        : encode(v1.StatusResponse, statusWithoutCore(sources.serverStatus(), failure.message)),
+  };
+}
+
+/** The requests of administrators carry no `observed`: they take no part in the order of events. */
+function forceReleaseMethod(check: RequestValidator): UnaryMethod {
+  return {
+    path: "/leasehold.v1.AdminService/ForceRelease",
+    read: (bytes) => ({ request: check.forceRelease(decode(v1.ForceReleaseRequest, bytes)), observed: 0 }),
+    write: (o, timestamp) =>
+      o.kind === "forced" ? encode(v1.ForceReleaseResponse, { ...forcedBody(o), timestamp }) : null,
+  };
+}
+
+function topMethod(check: RequestValidator, { listBytesMax }: RpcLimits, sources: AnswerSources): UnaryMethod {
+  return {
+    path: "/leasehold.v1.AdminService/TopLocks",
+    read: (bytes) => ({ request: check.topLocks(decode(v1.TopLocksRequest, bytes)), observed: 0 }),
+    write(o, timestamp, _clockAheadBy, request) {
+      if (o.kind !== "top" || request.kind !== "topLocks") return null;
+      return encode(v1.TopLocksResponse, { ...topBody(o, sources.hottest(request.limit), listBytesMax), timestamp });
+    },
   };
 }

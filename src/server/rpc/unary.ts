@@ -8,8 +8,9 @@
  */
 import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import { WireError } from "@leasehold/client/wire";
-import type { Reply } from "../core/types.js";
+import type { Outcome, Reply, Request } from "../core/types.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
 import { resetAfter, wasAnswered } from "./http2-stream.js";
 import type { RpcLimits } from "./limits.js";
@@ -89,8 +90,8 @@ type CallState = "new" | "pending" | "answered" | "failed" | "over";
 class UnaryCall implements LiveRoute {
   readonly kind = "call";
   private state: CallState = "new";
-  private isAcquire = false;
-  /** The grant in the response. */
+  private request: Request | null = null;
+  /** The grant in the response; of several the first. */
   private token: number | null = null;
   private readonly startedMs = performance.now();
 
@@ -127,7 +128,7 @@ class UnaryCall implements LiveRoute {
     const { request, observed } = read;
     if (request.kind === "refused") return failureOf(request);
     this.state = "pending"; // before the sink sees the route: it may answer at once
-    this.isAcquire = request.kind === "acquire";
+    this.request = request;
     return this.context.sink.submit({ kind: "call", request, route: this, observed });
   }
 
@@ -136,22 +137,27 @@ class UnaryCall implements LiveRoute {
     const { outcome } = reply;
     if (this.state !== "pending") {
       // The client has gone, or was told otherwise.
-      if (outcome.kind === "grant") this.takeBack(outcome.token);
+      if (outcome.kind === "grant") this.takeBack(firstGrant(outcome).token);
       return;
     }
     if (outcome.kind === "refused") {
       this.refuse(failureOf(outcome));
       return;
     }
-    if (outcome.kind === "grant") this.token = outcome.token;
+    if (outcome.kind === "grant") this.token = firstGrant(outcome).token;
     try {
-      const bytes = this.method.write(outcome, timestamp, reply.clockAheadBy);
-      if (bytes === null) throw new Error(`${this.method.path} was answered with the outcome ${outcome.kind}`);
-      this.write(bytes);
+      this.write(this.encode(outcome, timestamp, reply.clockAheadBy));
     } catch (error) {
       this.bug(error);
       if (this.token !== null) this.takeBack(this.token);
     }
+  }
+
+  private encode(outcome: Outcome, timestamp: number, clockAheadBy: number): Buffer {
+    const { method, request } = this;
+    const bytes = request && method.write(outcome, timestamp, clockAheadBy, request);
+    if (bytes === null) throw new Error(`${method.path} was answered with the outcome ${outcome.kind}`);
+    return bytes;
   }
 
   flush(): void {
@@ -184,7 +190,7 @@ class UnaryCall implements LiveRoute {
   ended(): void {
     const before = this.state;
     this.state = "over";
-    if (before === "pending" && this.isAcquire) this.takeBack(null);
+    if (before === "pending" && this.request?.kind === "acquire") this.takeBack(null);
     else if (before === "answered" && this.token !== null && !wasAnswered(this.call)) this.takeBack(this.token);
   }
 

@@ -3,41 +3,42 @@
  * itself (fresh ids, wall time) is left out. A bad field gives a refusal; nothing is corrected silently.
  */
 import type { leasehold } from "@leasehold/client/wire";
-import type { Acquire, Attach, CoreLimits, HolderSpec, Refusal, Request } from "../core/types.js";
+import type { Attach, CoreLimits, Refusal, Request } from "../core/types.js";
 import {
   badBytes,
   badOptionalText,
   badPositive,
   badRange,
   badText,
+  badTtl,
   invalid,
   readPageToken,
   refuse,
   toBase64,
 } from "./check.js";
 import type { RpcLimits } from "./limits.js";
+import type { Sources } from "./sources.js";
+import { AcquireValidator } from "./validate-acquire.js";
 
-/** Where random ids and the wall clock come from. */
-export interface Sources {
-  /** A fresh secret of at least 128 random bits. */
-  freshId(): string;
-  /** Milliseconds since 1970, for display only. */
-  wallMs(): number;
-}
-
-const LOCK_MODE_EXCLUSIVE = 1;
+/** Of a ticket id, "T12". */
+const TICKET_ID = /^T[1-9]\d{0,15}$/;
 
 export class RequestValidator {
+  readonly acquire: AcquireValidator;
+
   constructor(
     private readonly core: CoreLimits,
     private readonly rpc: RpcLimits,
     private readonly sources: Sources,
-  ) {}
+  ) {
+    this.acquire = new AcquireValidator(core, rpc, sources);
+  }
 
   createLease(m: leasehold.v1.CreateLeaseRequest): Request | Refusal {
     const { core } = this;
     const bad =
-      (m.ttlMs === 0 ? null : this.badTtl(m.ttlMs)) ??
+      (m.ttlMs === 0 ? null : badTtl("ttl_ms", m.ttlMs, core)) ??
+      (m.progressEveryMs === 0 ? null : badTtl("progress_every_ms", m.progressEveryMs, core)) ??
       badOptionalText("owner", m.owner, core.ownerBytesMax) ??
       badBytes("metadata", m.metadata, core.metadataBytesMax);
     if (bad) return bad;
@@ -48,11 +49,12 @@ export class RequestValidator {
       ttlMs,
       owner: m.owner,
       metadata: toBase64(m.metadata),
+      progressEveryMs: m.progressEveryMs,
     };
   }
 
   renewLease(m: leasehold.v1.RenewLeaseRequest): Request | Refusal {
-    return this.badLeaseId(m.leaseId) ?? { kind: "renewLease", leaseId: m.leaseId };
+    return this.badLeaseId(m.leaseId) ?? { kind: "renewLease", leaseId: m.leaseId, progress: m.progress };
   }
 
   revokeLease(m: leasehold.v1.RevokeLeaseRequest): Request | Refusal {
@@ -68,63 +70,6 @@ export class RequestValidator {
     if (after === null) return badPageToken();
     const limit = m.pageSize === 0 ? this.rpc.pageSizeDefault : m.pageSize;
     return badRange("page_size", limit, 1, this.rpc.pageSizeMax) ?? { kind: "listLeases", after, limit };
-  }
-
-  /** An Acquire of a unary call. `remainingMs`: until the deadline of the call; Infinity if it has none. */
-  acquireCall(m: leasehold.v1.AcquireRequest, remainingMs: number): Request | Refusal {
-    if (m.sessionLease !== null && m.sessionLease !== undefined) {
-      return invalid("session_lease can only be used on a session; name the lease by lease_id");
-    }
-    if (m.waitMs > 0 && m.requestId === "") {
-      return invalid(`request_id must be set when wait_ms is above 0; given: wait_ms ${m.waitMs}`);
-    }
-    const bad = badOptionalText("request_id", m.requestId, this.rpc.requestIdBytesMax);
-    if (bad) return bad;
-    return this.acquire(m, m.requestId, remainingMs);
-  }
-
-  private acquire(m: leasehold.v1.AcquireRequest, requestId: string, remainingMs: number): Acquire | Refusal {
-    const { core } = this;
-    const bad =
-      badText("name", m.name, core.nameBytesMax) ??
-      (m.mode > LOCK_MODE_EXCLUSIVE || m.mode < 0 ? badMode(m.mode) : null) ??
-      (m.waitMs > core.waitMsMax ? badRange("wait_ms", m.waitMs, 0, core.waitMsMax) : null) ??
-      badOptionalText("owner", m.owner, core.ownerBytesMax) ??
-      badBytes("metadata", m.metadata, core.metadataBytesMax);
-    if (bad) return bad;
-    const holder = this.holder(m);
-    if (holder.kind === "refused") return holder;
-    return {
-      kind: "acquire",
-      name: m.name,
-      holder,
-      waitMs: m.waitMs,
-      pollMs: remainingMs === NO_POLL ? 0 : this.pollMs(holder, remainingMs),
-      requestId,
-      owner: m.owner,
-      metadata: toBase64(m.metadata),
-      wallMs: this.sources.wallMs(),
-    };
-  }
-
-  private holder(m: leasehold.v1.AcquireRequest): HolderSpec | Refusal {
-    const { sessionLease, leaseId, ttlMs } = m;
-    if (sessionLease !== null && sessionLease !== undefined) {
-      return badPositive("session_lease", sessionLease) ?? { kind: "session", seq: sessionLease };
-    }
-    if (leaseId !== null && leaseId !== undefined) return this.badLeaseId(leaseId) ?? { kind: "lease", leaseId };
-    if (ttlMs !== null && ttlMs !== undefined) {
-      // The field was set, so a zero is a mistake and not a wish for the default.
-      return this.badTtl(ttlMs) ?? { kind: "own", leaseId: this.sources.freshId(), ttlMs };
-    }
-    return { kind: "own", leaseId: this.sources.freshId(), ttlMs: this.core.ttlMsDefault };
-  }
-
-  /** A third of the TTL, so that the next poll renews the lease in time, and early enough to answer before a deadline. */
-  private pollMs(holder: HolderSpec, remainingMs: number): number {
-    const ttlMs = holder.kind === "own" ? holder.ttlMs : this.core.ttlMsDefault;
-    const answerMs = remainingMs - Math.min(500, remainingMs / 4);
-    return Math.max(1, Math.floor(Math.min(this.rpc.pollMsMax, ttlMs / 3, answerMs)));
   }
 
   cancelCall(m: leasehold.v1.CancelAcquireRequest): Request | Refusal {
@@ -143,13 +88,44 @@ export class RequestValidator {
   }
 
   release(m: leasehold.v1.ReleaseRequest): Request | Refusal {
-    const bad = badText("name", m.name, this.core.nameBytesMax) ?? badPositive("token", m.token);
-    return bad ?? { kind: "release", name: m.name, token: m.token };
+    return this.badHold(m) ?? { kind: "release", name: m.name, token: m.token };
+  }
+
+  transfer(m: leasehold.v1.TransferRequest): Request | Refusal {
+    const { name, token, ticketId } = m;
+    return this.badHold(m) ?? badTicketId(ticketId) ?? { kind: "transfer", name, token, ticketId };
+  }
+
+  downgrade(m: leasehold.v1.DowngradeRequest): Request | Refusal {
+    return this.badHold(m) ?? { kind: "downgrade", name: m.name, token: m.token };
+  }
+
+  setMetadata(m: leasehold.v1.SetMetadataRequest): Request | Refusal {
+    const bad = this.badHold(m) ?? badBytes("metadata", m.metadata, this.core.metadataBytesMax);
+    return bad ?? { kind: "setMetadata", name: m.name, token: m.token, metadata: toBase64(m.metadata) };
   }
 
   validate(m: leasehold.v1.ValidateRequest): Request | Refusal {
-    const bad = badText("name", m.name, this.core.nameBytesMax) ?? badPositive("token", m.token);
-    return bad ?? { kind: "validate", name: m.name, token: m.token };
+    return this.badHold(m) ?? { kind: "validate", name: m.name, token: m.token };
+  }
+
+  private badHold(m: { readonly name: string; readonly token: number }): Refusal | null {
+    return badText("name", m.name, this.core.nameBytesMax) ?? badPositive("token", m.token);
+  }
+
+  /** Token 0 is all holders. */
+  forceRelease(m: leasehold.v1.ForceReleaseRequest): Request | Refusal {
+    const { name, token, reason, now } = m;
+    const bad =
+      badText("name", name, this.core.nameBytesMax) ??
+      badOptionalText("reason", reason, this.core.forceMessageBytesMax);
+    return bad ?? { kind: "forceRelease", name, token, message: reason, now };
+  }
+
+  topLocks(m: leasehold.v1.TopLocksRequest): Request | Refusal {
+    const limit = m.limit === 0 ? this.rpc.topDefault : m.limit;
+    const bad = badRange("limit", limit, 1, this.rpc.topMax);
+    return bad ?? { kind: "topLocks", limit, wallMs: this.sources.wallMs() };
   }
 
   describeLock(m: leasehold.v1.DescribeLockRequest): Request | Refusal {
@@ -182,11 +158,15 @@ export class RequestValidator {
    * messages just do not say so. The getter that names the field that is set is too slow for here.
    */
   command(command: leasehold.v1.Command): Request | Refusal {
-    if (command.acquire) return this.acquire(command.acquire as leasehold.v1.AcquireRequest, "", NO_POLL);
+    if (command.acquire) return this.acquire.oneOnSession(command.acquire as leasehold.v1.AcquireRequest);
     if (command.release) return this.release(command.release as leasehold.v1.ReleaseRequest);
     if (command.createLease) return this.createLease(command.createLease as leasehold.v1.CreateLeaseRequest);
     if (command.revokeLease) return this.revokeLease(command.revokeLease as leasehold.v1.RevokeLeaseRequest);
     if (command.cancelAcquire) return this.cancelOnSession(command.cancelAcquire as leasehold.v1.CancelAcquireRequest);
+    if (command.acquireAll) return this.acquire.allOnSession(command.acquireAll as leasehold.v1.AcquireAllRequest);
+    if (command.transfer) return this.transfer(command.transfer as leasehold.v1.TransferRequest);
+    if (command.downgrade) return this.downgrade(command.downgrade as leasehold.v1.DowngradeRequest);
+    if (command.setMetadata) return this.setMetadata(command.setMetadata as leasehold.v1.SetMetadataRequest);
     if (command.validate) return this.validate(command.validate as leasehold.v1.ValidateRequest);
     if (command.describeLock) return this.describeLock(command.describeLock as leasehold.v1.DescribeLockRequest);
     if (command.listLocks) return this.listLocks(command.listLocks as leasehold.v1.ListLocksRequest);
@@ -225,21 +205,16 @@ export class RequestValidator {
     };
   }
 
-  private badTtl(ttlMs: number): Refusal | null {
-    const { ttlMsMin, ttlMsMax } = this.core;
-    return ttlMs >= ttlMsMin && ttlMs <= ttlMsMax ? null : badRange("ttl_ms", ttlMs, ttlMsMin, ttlMsMax);
-  }
-
   private badLeaseId(leaseId: string): Refusal | null {
     return badText("lease_id", leaseId, this.rpc.idBytesMax);
   }
 }
 
-/** A session needs no long poll: the stream stays open. */
-const NO_POLL = -1;
-
-function badMode(mode: number): Refusal {
-  return invalid(`mode must be LOCK_MODE_EXCLUSIVE (1) or unset; given: ${mode}`);
+function badTicketId(ticketId: string): Refusal | null {
+  if (TICKET_ID.test(ticketId) && Number.isSafeInteger(Number(ticketId.slice(1)))) return null;
+  return invalid(
+    `ticket_id must be a T and a number, as a waiter has it; given: ${JSON.stringify(ticketId.slice(0, 32))}`,
+  );
 }
 
 function badPageToken(): Refusal {

@@ -1,0 +1,56 @@
+/** Carries a watch over one server-streaming gRPC call. */
+import type { MethodDefinition, ServerWritableStream } from "@grpc/grpc-js";
+import { grpcStatus, type WireFailure } from "./errors.js";
+import { resetAfter } from "./http2-stream.js";
+import { definitionOf } from "./unary.js";
+import type { WatchEndpoint, WatchInput, WatchPipe } from "./watch.js";
+
+export type RawWatch = ServerWritableStream<Buffer, Buffer>;
+
+/** What may wait for a client that reads slowly. A response may go beyond it. */
+const BUFFERED_BYTES_MAX = 128 << 10;
+
+export const watchDefinition: MethodDefinition<Buffer, Buffer> = {
+  ...definitionOf("/leasehold.v1.LockService/Watch", true),
+  requestStream: false,
+};
+
+export function carryWatch(
+  endpoint: WatchEndpoint,
+  call: RawWatch,
+  refusal: WireFailure | null,
+  closeMsMax: number,
+): void {
+  const pipe = new GrpcWatchPipe(call, closeMsMax);
+  pipe.input = endpoint.open(call.request, pipe, refusal);
+  call.on("cancelled", () => pipe.input?.close());
+}
+
+class GrpcWatchPipe implements WatchPipe {
+  input: WatchInput | null = null;
+  private buffered = 0;
+  private full = false;
+
+  constructor(
+    private readonly call: RawWatch,
+    private readonly closeMsMax: number,
+  ) {}
+
+  write(bytes: Buffer): boolean {
+    this.buffered += bytes.length;
+    // Called when the bytes have left: HTTP/2 flow control holds them back while the client does not read.
+    this.call.write(bytes, (error: Error | null | undefined) => {
+      this.buffered -= bytes.length;
+      if (error || !this.full || this.buffered > 0) return;
+      this.full = false;
+      this.input?.drained();
+    });
+    this.full = this.buffered >= BUFFERED_BYTES_MAX;
+    return !this.full;
+  }
+
+  end(failure: WireFailure): void {
+    this.call.emit("error", grpcStatus(failure)); // how grpc-js is told to end a stream with a status
+    resetAfter(this.call, this.closeMsMax); // also for a client that reads nothing any more
+  }
+}
