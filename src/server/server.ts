@@ -4,14 +4,19 @@ import type { ServerConfig } from "./config/schema.js";
 import { type Journal, JournalCorruptError } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
 import type { Logger } from "./log.js";
+import { HotLocks } from "./metrics/hot-locks.js";
 import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
 import { type OpsServer, startOps } from "./ops/ops-server.js";
 import { RpcServer } from "./rpc/grpc-server.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
-import { Sequencer, type SequencerObserver } from "./sequencer/sequencer.js";
+import type { WatchEndpoint } from "./rpc/watch.js";
+import type { SequencerObserver } from "./sequencer/observer.js";
+import type { RouteFailure } from "./sequencer/routes.js";
+import { Sequencer } from "./sequencer/sequencer.js";
 import { eventLoop, ServedClock } from "./sequencer/served-clock.js";
 import { version } from "./version.js";
+import { WatchHub } from "./watch/hub.js";
 
 export interface RunningServer {
   /** Where clients connect, with the port that the system chose for port 0. */
@@ -20,6 +25,7 @@ export interface RunningServer {
   readonly opsAddress: string | null;
   /** For a client in the same process; see `inMemoryTransport`. */
   readonly sessions: SessionEndpoint;
+  readonly watches: WatchEndpoint;
   /**
    * Stops: no new grants, what is held is delivered, sessions are told, the journal is closed. Resolves within the
    * configured drain time. Safe to call twice.
@@ -35,6 +41,11 @@ export interface ServerHooks {
 
 /** How often health follows what the sequencer says. */
 const HEALTH_MS = 200;
+/** An event loop that is late by this much all the time is as busy as can be. */
+const LOADED_LAG_SECONDS = 0.2;
+
+/** What watchers are told then; they come back for the state. */
+const storeFailed: RouteFailure = { reason: "STORE_DOWN", message: "the store has failed", retryAfterMs: 1_000 };
 
 /**
  * Recovers the store, then listens. Rejects with a message for the operator when the store cannot be opened or is
@@ -57,7 +68,9 @@ class Server implements RunningServer {
   readonly #startedMs = performance.now();
   readonly #store: string;
   readonly #metrics: ServerMetrics;
+  readonly #hotLocks = new HotLocks();
   readonly #sequencer: Sequencer;
+  readonly #watch: WatchHub;
   readonly #rpc: RpcServer;
   #ops: OpsServer | null = null;
   #address = "";
@@ -84,13 +97,23 @@ class Server implements RunningServer {
       tickMs: config.tickIntervalMs,
       observer: this.#observer(),
     });
+    this.#watch = new WatchHub({
+      sink: this.#sequencer,
+      limits: config.limits,
+      turns: eventLoop,
+      wallMs: () => Date.now(),
+      onLagged: () => this.#metrics.watchLagged(),
+    });
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
       coreLimits: config.limits,
       limits: config.limits,
+      watch: this.#watch,
       serverVersion: version,
       clusterId: () => this.#sequencer.clusterId,
       serverStatus: () => this.#status(),
+      hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
+      load: () => this.#load(),
       onBug: (error) => this.#log?.error({ err: error }, "a request made the server throw; this is a bug"),
       onRefusal: (reason) => this.#metrics.refused(reason),
       onAnswer: (path, reason, durationMs) => this.#metrics.rpc(path, reason, durationMs),
@@ -107,6 +130,10 @@ class Server implements RunningServer {
 
   get sessions(): SessionEndpoint {
     return this.#rpc.sessions;
+  }
+
+  get watches(): WatchEndpoint {
+    return this.#rpc.watches;
   }
 
   async start(): Promise<void> {
@@ -163,20 +190,32 @@ class Server implements RunningServer {
         this.#metrics.queueWait(queueSeconds);
       },
       event: (event) => {
+        this.#watch.event(event);
         this.#metrics.event(event);
+        if (event.kind === "granted") this.#hotLocks.granted(event.name, performance.now());
         if (event.kind === "halted") this.#log?.fatal({ reason: event.why }, "nothing is granted any more");
       },
+      told: (timestamp) => this.#watch.tellTo(timestamp),
       storeFailed: (error) => {
+        this.#watch.closeAll(storeFailed);
         // A damaged store is for the operator to look at; opening it again and again would not mend it.
         const level = error instanceof JournalCorruptError ? "fatal" : "error";
         this.#log?.[level]({ err: error }, "the store failed");
       },
-      storeRecovered: (replayedRecords) =>
+      storeRecovered: (replayedRecords, timestamp) => {
+        this.#watch.restart(timestamp);
         this.#log?.info(
           { replayedRecords, incarnation: this.#sequencer.counts?.incarnation },
           "the store is recovered",
-        ),
+        );
+      },
     };
+  }
+
+  /** From 0 to 1, or a little above. */
+  #load(): number {
+    const queued = this.#sequencer.commandsInFlight / this.#config.limits.commandsInFlightMax;
+    return Math.max(queued, this.#metrics.loopLagSeconds / LOADED_LAG_SECONDS);
   }
 
   #snapshot(): GaugeSnapshot {
@@ -187,6 +226,7 @@ class Server implements RunningServer {
       journalUp: this.#sequencer.journalUp,
       journal: this.#recovered ? this.#sequencer.journalStats : undefined,
       draining: this.#draining,
+      watchers: this.#watch.size,
     };
   }
 

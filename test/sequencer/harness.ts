@@ -15,6 +15,16 @@ export const limits: CoreLimits = {
   leasesMax: 10_000,
   locksMax: 10_000,
   waitersPerLockMax: 1_000,
+  holdersPerLockMax: 1_000,
+  locksPerAcquireMax: 64,
+  permitLimitMax: 10_000,
+  contenderBytesMax: 128,
+  heldTokensMax: 64,
+  lockDelayMsMax: 86_400_000,
+  maxHoldMsMax: 86_400_000,
+  forceMessageBytesMax: 256,
+  deadlockSearchMax: 1_000,
+  blockerHopsMax: 32,
   holdsPerLeaseMax: 1_000,
   sessionsMax: 1_000,
   commandsPerSessionMax: 1_000,
@@ -191,6 +201,9 @@ export class Harness {
   readonly turns = new FakeTurns();
   readonly disk = new ManualDisk();
   readonly events: CoreEvent[] = [];
+  /** Up to which timestamp all events have been told, and how many there were then. */
+  readonly told: { readonly timestamp: number; readonly events: number }[] = [];
+  readonly recovered: number[] = [];
   readonly errors: unknown[] = [];
   readonly sequencer: Sequencer;
   #ids = 0;
@@ -207,8 +220,9 @@ export class Harness {
       observer: {
         commit: () => undefined,
         event: (event) => this.events.push(event),
+        told: (timestamp) => this.told.push({ timestamp, events: this.events.length }),
         storeFailed: (error) => this.errors.push(error),
-        storeRecovered: () => undefined,
+        storeRecovered: (_replayedRecords, timestamp) => this.recovered.push(timestamp),
       },
       ...overrides,
     });
@@ -237,7 +251,8 @@ export class Harness {
   ): FakeRoute {
     return this.call({
       kind: "acquire",
-      name,
+      items: [{ name, mode: "exclusive", permits: 0, permitLimit: 0 }],
+      all: false,
       holder: options.leaseId
         ? { kind: "lease", leaseId: options.leaseId }
         : { kind: "own", leaseId: `own-${++this.#ids}`, ttlMs: options.ttlMs ?? 10_000 },
@@ -247,11 +262,15 @@ export class Harness {
       owner: "test",
       metadata: "",
       wallMs: 0,
+      lockDelayMs: 0,
+      maxHoldMs: 0,
+      contenderId: "",
+      heldTokens: [],
     });
   }
 
   createLease(leaseId: string, ttlMs: number): FakeRoute {
-    return this.call({ kind: "createLease", leaseId, ttlMs, owner: "test", metadata: "" });
+    return this.call({ kind: "createLease", leaseId, ttlMs, owner: "test", metadata: "", progressEveryMs: 0 });
   }
 
   /** A command, its append and its reply, on a disk that is not manual. */
@@ -262,6 +281,6 @@ export class Harness {
 
   token(outcome: Outcome): number {
     if (outcome.kind !== "grant") throw new Error(`not granted: ${JSON.stringify(outcome)}`);
-    return outcome.token;
+    return outcome.grants[0]?.token as number;
   }
 }

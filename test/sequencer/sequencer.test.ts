@@ -71,7 +71,7 @@ describe("renewals", () => {
     h.acquire("other");
     await settle();
     const appends = h.disk.appends;
-    const renewal = h.call({ kind: "renewLease", leaseId: "lease" });
+    const renewal = h.call({ kind: "renewLease", leaseId: "lease", progress: false });
     expect(renewal.outcome).toMatchObject({ kind: "renewed", remainingMs: 10_000 });
     await h.disk.complete();
     expect(h.disk.appends).toBe(appends);
@@ -82,7 +82,7 @@ describe("renewals", () => {
     h.disk.manual = true;
     h.createLease("lease", 10_000);
     await settle();
-    const renewal = h.call({ kind: "renewLease", leaseId: "lease" });
+    const renewal = h.call({ kind: "renewLease", leaseId: "lease", progress: false });
     await settle();
     expect(renewal.replies).toEqual([]);
     await h.disk.complete();
@@ -103,12 +103,25 @@ describe("renewals", () => {
       route,
       observed: 0,
     });
-    const frame = { kind: "frame", sessionId: "s1", epoch: 1, ackedBelow: 0, acked: [], observed: 0 } as const;
+    const frame = {
+      kind: "frame",
+      sessionId: "s1",
+      epoch: 1,
+      ackedBelow: 0,
+      acked: [],
+      progress: [],
+      observed: 0,
+    } as const;
     h.submit({
       ...frame,
       frame: 2,
       renew: false,
-      requests: [{ seq: 1, request: { kind: "createLease", leaseId: "l", ttlMs: 9_000, owner: "", metadata: "" } }],
+      requests: [
+        {
+          seq: 1,
+          request: { kind: "createLease", leaseId: "l", ttlMs: 9_000, owner: "", metadata: "", progressEveryMs: 0 },
+        },
+      ],
     });
     await settle();
     return route;
@@ -127,6 +140,7 @@ describe("renewals", () => {
       frame: 3,
       ackedBelow: 2,
       acked: [],
+      progress: [],
       renew: true,
       observed: 0,
       requests: [],
@@ -162,6 +176,7 @@ describe("renewals", () => {
       epoch: 2,
       ackedBelow: 2,
       acked: [],
+      progress: [],
       renew: true,
       observed: 0,
       requests: [],
@@ -194,11 +209,11 @@ describe("expiry", () => {
     await h.done(h.createLease("lease", 1_000));
     await h.turns.run(980);
     h.turns.pass(40); // the deadline passes while the loop waits; the renewal arrived before it
-    await h.turns.turn(() => h.call({ kind: "renewLease", leaseId: "lease" }));
+    await h.turns.turn(() => h.call({ kind: "renewLease", leaseId: "lease", progress: false }));
     await h.turns.run(500);
-    expect(h.events).not.toContainEqual({ kind: "leaseEnded", reason: "expired" });
+    expect(h.events).not.toContainEqual({ kind: "leaseEnded", reason: "expired", hung: false });
     await h.turns.run(700);
-    expect(h.events).toContainEqual({ kind: "leaseEnded", reason: "expired" });
+    expect(h.events).toContainEqual({ kind: "leaseEnded", reason: "expired", hung: false });
   });
 
   test("a stall of the server far longer than the TTL expires nothing whose renewal waits in a socket", async () => {
@@ -208,9 +223,9 @@ describe("expiry", () => {
     h.turns.pass(60_000); // stopped, say
     await h.turns.turn(); // the renewal is read only in the second turn after waking
     h.turns.pass(90);
-    await h.turns.turn(() => h.call({ kind: "renewLease", leaseId: "lease" }));
+    await h.turns.turn(() => h.call({ kind: "renewLease", leaseId: "lease", progress: false }));
     await h.turns.run(600);
-    expect(h.events).not.toContainEqual({ kind: "leaseEnded", reason: "expired" });
+    expect(h.events).not.toContainEqual({ kind: "leaseEnded", reason: "expired", hung: false });
   });
 
   test("after a stall a lease without renewals still expires", async () => {
@@ -218,7 +233,7 @@ describe("expiry", () => {
     await h.done(h.createLease("lease", 1_000));
     h.turns.pass(60_000);
     await h.turns.run(1_200);
-    expect(h.events).toContainEqual({ kind: "leaseEnded", reason: "expired" });
+    expect(h.events).toContainEqual({ kind: "leaseEnded", reason: "expired", hung: false });
   });
 
   test("a thousand leases that expire together are worked off in slices, and a grant comes between", async () => {
@@ -271,6 +286,84 @@ describe("leadership is a recent append", () => {
     expect(early.outcome.kind).toBe("validated");
     expect(late.outcome.kind).toBe("validated");
     expect(h.sequencer.notServing).toBeNull();
+  });
+});
+
+describe("events", () => {
+  const granted = (h: Harness) => h.events.filter((event) => event.kind === "granted");
+
+  test("are told when they are durable, behind the replies of their batch, and then up to where", async () => {
+    const h = await Harness.started();
+    expect(h.recovered).toEqual([h.sequencer.counts?.timestamp]);
+    h.disk.manual = true;
+    const route = h.acquire("a", { ttlMs: 60_000 });
+    let toldAtDelivery = -1;
+    route.flush = () => {
+      toldAtDelivery = h.events.length;
+    };
+    await settle();
+    expect(h.events).toEqual([]);
+    await h.disk.complete();
+    expect(toldAtDelivery).toBe(0);
+    expect(granted(h)).toMatchObject([{ name: "a" }]);
+    expect(h.told).toEqual([{ timestamp: granted(h)[0]?.timestamp, events: h.events.length }]);
+  });
+
+  test("are held back together with the replies while the server does not lead", async () => {
+    const h = await Harness.started();
+    h.disk.manual = true;
+    await h.turns.run(4_000); // a tick is stuck in the disk
+    const first = h.acquire("a", { ttlMs: 60_000 });
+    await h.turns.run(2_000);
+    await h.disk.complete(); // the tick: sent too long ago
+    const second = h.acquire("b", { ttlMs: 60_000 });
+    await h.turns.run(6_000);
+    await h.disk.complete(); // the grant of a: durable, but this server may be deposed
+    expect(h.sequencer.notServing).toMatch(/no write to the store/);
+    expect(first.replies).toEqual([]);
+    expect(h.events).toEqual([]);
+    expect(h.told).toEqual([]);
+    await h.disk.complete();
+    expect(first.outcome.kind).toBe("grant");
+    expect(second.outcome.kind).toBe("grant");
+    expect(granted(h)).toMatchObject([{ name: "a" }, { name: "b" }]);
+    expect(h.told.map(({ events }) => events)).toEqual([0, h.events.length / 2, h.events.length]); // batch by batch
+  });
+
+  test("that are held back when the store fails are never told", async () => {
+    const h = await Harness.started();
+    h.disk.manual = true;
+    await h.turns.run(4_000);
+    const route = h.acquire("a", { ttlMs: 60_000 });
+    await h.turns.run(6_000);
+    await h.disk.complete();
+    await h.turns.run(6_000);
+    await h.disk.complete(); // the grant; the next append proves nothing, for it fails
+    h.disk.manual = false;
+    await h.disk.fail(false);
+    await h.turns.run(1_000);
+    expect(route.failures[0]?.reason).toBe("OUTCOME_UNKNOWN");
+    expect(h.events).toEqual([]);
+    expect(h.recovered.length).toBe(2);
+    expect(h.recovered[1]).toBeGreaterThan(h.recovered[0] as number);
+    await h.done(h.acquire("b", { ttlMs: 60_000 }));
+    expect(granted(h)).toMatchObject([{ name: "b" }]);
+  });
+
+  test("commands whose replies are held back count as in flight", async () => {
+    const h = await Harness.started({ commandsInFlightMax: 2 });
+    h.disk.manual = true;
+    await h.turns.run(4_000);
+    h.acquire("a", { ttlMs: 60_000 });
+    await h.turns.run(6_000);
+    await h.disk.complete();
+    h.acquire("b", { ttlMs: 60_000 });
+    await h.turns.run(6_000);
+    await h.disk.complete();
+    expect(h.sequencer.commandsInFlight).toBe(2);
+    expect(h.acquire("c", { ttlMs: 60_000 }).failures[0]?.reason).toBe("LIMIT");
+    await h.disk.complete();
+    expect(h.sequencer.commandsInFlight).toBe(0);
   });
 });
 

@@ -6,9 +6,10 @@
  * the next batch collects meanwhile: the slower the disk, the larger the batches. On an idle server the first command
  * starts its append at once. Commands that change nothing write nothing, but ride behind whatever they may have seen.
  *
- * Leadership is a recent append. Replies are given only while an append that was sent less than `leadershipMs` ago has
- * succeeded; on an idle server a tick is appended every second at the latest. A server that has lost its disk, or its
- * volume to another machine, thus falls silent.
+ * Leadership is a recent append. Replies are given and events told only while an append that was sent less than
+ * `leadershipMs` ago has succeeded; on an idle server a tick is appended every second at the latest. A server that has
+ * lost its disk, or its volume to another machine, thus falls silent. What it would have said is held back until it
+ * leads again, and then said in the same order: the replies of a batch, then its events.
  *
  * A failed append means that its outcome is unknown. Whatever is held fails with that code, all streams close, the core
  * is thrown away, the journal is closed and opened again, and the state is rebuilt from it. The counters go on above
@@ -19,8 +20,9 @@
  */
 import { Core, emptyEffects } from "../core/core.js";
 import type { Floors } from "../core/recover.js";
-import type { Command, CoreEvent, CoreLimits, Counts, Effects, Reply } from "../core/types.js";
+import type { Command, CoreLimits, Counts, Effects, Reply } from "../core/types.js";
 import type { Journal, JournalStats } from "../journal/journal.js";
+import type { SequencerObserver } from "./observer.js";
 import { RouteRegistry } from "./route-registry.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "./routes.js";
 import type { ServedClock, TurnScheduler } from "./served-clock.js";
@@ -35,7 +37,7 @@ export interface SequencerOptions {
   readonly limits: CoreLimits;
   readonly clock: ServedClock;
   readonly turns: TurnScheduler;
-  /** Commands whose batch is not durable yet; more are refused. */
+  /** Commands that are not answered yet, because their batch is not durable or is held back; more are refused. */
   readonly commandsInFlightMax: number;
   /** Replies are given only while an append sent less than this ago has succeeded. */
   readonly leadershipMs: number;
@@ -44,24 +46,15 @@ export interface SequencerOptions {
   readonly observer: SequencerObserver;
 }
 
-/** Is told what happens, for metrics and logs. Must not throw. */
-export interface SequencerObserver {
-  /** A batch is durable: how long its append took, how long its first command had waited for it, how many commands. */
-  commit(appendSeconds: number, queueSeconds: number, commands: number): void;
-  /** What the core did; durable. */
-  event(event: CoreEvent): void;
-  storeFailed(error: unknown): void;
-  storeRecovered(replayedRecords: number): void;
-}
-
 interface Batch {
   readonly fx: Effects;
   commands: number;
   firstAtMs: number;
 }
 
+/** A batch that is durable. `timestamp`: that of its last event, or later. */
 interface Held {
-  readonly replies: readonly Reply[];
+  readonly batch: Batch;
   readonly timestamp: number;
 }
 
@@ -153,7 +146,8 @@ export class Sequencer implements CommandSink {
   }
 
   get commandsInFlight(): number {
-    return this.#batch.commands + this.#appendingCommands;
+    const held = this.#heldBack.reduce((sum, { batch }) => sum + batch.commands, 0);
+    return this.#batch.commands + this.#appendingCommands + held;
   }
 
   /** Takes no more commands, delivers what is held, tells every route that it is over, and closes the journal. */
@@ -202,7 +196,7 @@ export class Sequencer implements CommandSink {
       return;
     }
     if (dependsOn <= this.#durableBatch && fx.replies.length > before && this.#leads()) {
-      this.#deliver({ replies: fx.replies.splice(before), timestamp: this.#durableTimestamp });
+      this.#deliver(fx.replies.splice(before), this.#durableTimestamp);
     }
     this.#schedulePump();
   }
@@ -222,11 +216,11 @@ export class Sequencer implements CommandSink {
     if (this.#appending || (this.#phase !== "serving" && this.#phase !== "draining")) return;
     const batch = this.#batch;
     const lead = this.#leads();
-    const stale = !lead && (batch.fx.replies.length > 0 || this.#heldBack.length > 0);
+    const { replies, events } = batch.fx;
+    const stale = !lead && (replies.length > 0 || events.length > 0 || this.#heldBack.length > 0);
     if (!this.#core.seal(this.#options.clock.now(), batch.fx, tick || stale)) {
       this.#batch = newBatch();
-      if (batch.fx.replies.length > 0) this.#deliver({ replies: batch.fx.replies, timestamp: this.#core.timestamp });
-      this.#tell(batch.fx.events);
+      if (replies.length > 0 || events.length > 0) this.#say({ batch, timestamp: this.#core.timestamp });
       return;
     }
     this.#batch = newBatch();
@@ -259,13 +253,12 @@ export class Sequencer implements CommandSink {
     if (batch.commands > 0) {
       this.#options.observer.commit((nowMs - sentMs) / 1000, (sentMs - batch.firstAtMs) / 1000, batch.commands);
     }
-    this.#heldBack.push({ replies: batch.fx.replies, timestamp });
+    this.#heldBack.push({ batch, timestamp });
     if (this.#leads()) {
       const held = this.#heldBack;
       this.#heldBack = [];
-      for (const replies of held) this.#deliver(replies);
+      for (const one of held) this.#say(one);
     }
-    this.#tell(batch.fx.events);
     this.#pump(false);
     this.#signalIdle();
   }
@@ -274,7 +267,14 @@ export class Sequencer implements CommandSink {
     return this.#options.turns.monotonicMs() - this.#leaderSinceMs < this.#options.leadershipMs;
   }
 
-  #deliver({ replies, timestamp }: Held): void {
+  #say({ batch, timestamp }: Held): void {
+    const { observer } = this.#options;
+    this.#deliver(batch.fx.replies, timestamp);
+    for (const event of batch.fx.events) observer.event(event);
+    observer.told(timestamp);
+  }
+
+  #deliver(replies: readonly Reply[], timestamp: number): void {
     const flush = new Set<LiveRoute>();
     let last: LiveRoute | undefined;
     for (const reply of replies) {
@@ -287,10 +287,6 @@ export class Sequencer implements CommandSink {
       route.deliver(reply, timestamp);
     }
     for (const route of flush) route.flush();
-  }
-
-  #tell(events: readonly CoreEvent[]): void {
-    for (const event of events) this.#options.observer.event(event);
   }
 
   #onPoll(): void {
@@ -394,6 +390,7 @@ export class Sequencer implements CommandSink {
     this.#lastAppendSentMs = sentMs;
     this.#servingSinceMs = turns.monotonicMs();
     this.#phase = "serving";
-    this.#options.observer.storeRecovered(replayedRecords);
+    this.#options.observer.storeRecovered(replayedRecords, core.timestamp);
+    for (const event of fx.events) this.#options.observer.event(event);
   }
 }

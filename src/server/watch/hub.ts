@@ -1,0 +1,181 @@
+/**
+ * Watchers: who is told what happens to locks.
+ *
+ * The hub is told every durable event in the order of commits, and behind each batch up to which timestamp everything has
+ * been told. It keeps the last events for watchers that come back (`history.ts`) and offers each event to those who watch
+ * its lock (`targets.ts`, `subscriber.ts`). Nothing here holds anything up: a watcher that does not read fills a bounded
+ * queue of its own and is told so.
+ *
+ * Watchers that are catching up take turns, a few small steps in each turn of the event loop, so that after a restart,
+ * when all of them come back and want the state, grants go on meanwhile.
+ */
+import type { CoreEvent, Request } from "../core/types.js";
+import type { WatchLimits } from "../rpc/limits.js";
+import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import type { TurnScheduler } from "../sequencer/served-clock.js";
+import { isWatched } from "./entry.js";
+import { History } from "./history.js";
+import { Subscriber, type WatcherHost, type WatchOutput, type WatchStart } from "./subscriber.js";
+import { TargetIndex, type WatchTarget } from "./targets.js";
+
+/** Pages and slices in one turn of the event loop. */
+const STEPS_PER_TURN = 4;
+/** How often a quiet watcher is told its position, in steps over which the watchers are spread. */
+const BEAT_STEP_MS = 250;
+const BEAT_STEPS = 20;
+
+export interface WatchHubOptions {
+  readonly sink: CommandSink;
+  readonly limits: WatchLimits;
+  readonly turns: Pick<TurnScheduler, "afterTurn" | "every">;
+  /** Milliseconds since 1970, for display only. */
+  wallMs(): number;
+  /** A watcher has fallen behind: for metrics. */
+  onLagged?(): void;
+}
+
+export class WatchHub implements WatcherHost {
+  readonly history: History;
+  readonly queueEventsMax: number;
+  readonly #options: WatchHubOptions;
+  readonly #watchers = new Set<Subscriber>();
+  readonly #index = new TargetIndex<Subscriber>();
+  #told = 0;
+  /** They have something from the batch that is being told. */
+  readonly #touched = new Set<Subscriber>();
+  /** They wait for a turn. */
+  readonly #wanting = new Set<Subscriber>();
+  #turnScheduled = false;
+  #beats = 0;
+  #endBeats: (() => void) | null = null;
+
+  constructor(options: WatchHubOptions) {
+    const { watchHistoryEventsMax, watchHistoryBytesMax, watcherQueueEventsMax } = options.limits;
+    this.#options = options;
+    this.history = new History(watchHistoryEventsMax, watchHistoryBytesMax);
+    this.queueEventsMax = watcherQueueEventsMax;
+  }
+
+  /** Open watches. */
+  get size(): number {
+    return this.#watchers.size;
+  }
+
+  get told(): number {
+    return this.#told;
+  }
+
+  /** Begins a watch. Returns why not when there are too many; then nothing is written to `output`. */
+  watch(target: WatchTarget, start: WatchStart, output: WatchOutput): Subscriber | RouteFailure {
+    const { watchersMax } = this.#options.limits;
+    if (this.#watchers.size >= watchersMax) {
+      return { reason: "LIMIT", message: `more than ${watchersMax} watches are open`, retryAfterMs: 1_000 };
+    }
+    const subscriber = new Subscriber(target, this, output);
+    this.#watchers.add(subscriber);
+    this.#endBeats ??= this.#options.turns.every(BEAT_STEP_MS, () => this.#beat());
+    subscriber.start(start);
+    return subscriber;
+  }
+
+  /** Ends all watches. */
+  closeAll(failure: RouteFailure): void {
+    for (const subscriber of [...this.#watchers]) subscriber.end(failure);
+  }
+
+  // ------------------------------------------------------------------------------------------ from the sequencer
+
+  /** Something has happened and is durable. */
+  event(event: CoreEvent): void {
+    if (!isWatched(event)) return;
+    this.history.add(event);
+    if (this.#watchers.size > 0) this.#index.each(event.name, (subscriber) => subscriber.event(event));
+  }
+
+  /** All events up to this timestamp have been told. */
+  tellTo(timestamp: number): void {
+    this.#told = timestamp;
+    for (const subscriber of this.#touched) {
+      this.#touched.delete(subscriber);
+      subscriber.flush();
+    }
+    if (this.#wanting.size > 0) this.#scheduleTurn();
+  }
+
+  /** The state was recovered; events go on above this timestamp. */
+  restart(timestamp: number): void {
+    this.#told = timestamp;
+    this.history.restart(timestamp);
+  }
+
+  // ------------------------------------------------------------------------------------------ for its watchers
+
+  wallMs(): number {
+    return this.#options.wallMs();
+  }
+
+  submit(request: Request, route: LiveRoute): RouteFailure | null {
+    return this.#options.sink.submit({ kind: "call", request, route, observed: 0 });
+  }
+
+  wantTurn(subscriber: Subscriber): void {
+    this.#wanting.add(subscriber);
+    this.#scheduleTurn();
+  }
+
+  listen(subscriber: Subscriber): void {
+    this.#index.add(subscriber);
+  }
+
+  unlisten(subscriber: Subscriber): void {
+    this.#index.delete(subscriber);
+    this.#touched.delete(subscriber);
+    this.#wanting.delete(subscriber);
+  }
+
+  touched(subscriber: Subscriber): void {
+    this.#touched.add(subscriber);
+  }
+
+  lagged(): void {
+    this.#options.onLagged?.();
+  }
+
+  gone(subscriber: Subscriber): void {
+    this.#watchers.delete(subscriber);
+    if (this.#watchers.size > 0) return;
+    this.#endBeats?.();
+    this.#endBeats = null;
+  }
+
+  #scheduleTurn(): void {
+    if (this.#turnScheduled) return;
+    this.#turnScheduled = true;
+    this.#options.turns.afterTurn(() => {
+      this.#turnScheduled = false;
+      this.#turn();
+    });
+  }
+
+  #turn(): void {
+    let steps = 0;
+    for (const subscriber of this.#wanting) {
+      if (++steps > STEPS_PER_TURN) {
+        this.#scheduleTurn();
+        return;
+      }
+      this.#wanting.delete(subscriber);
+      if (!subscriber.advance()) {
+        this.#wanting.add(subscriber); // the next batch makes room
+        return;
+      }
+    }
+  }
+
+  #beat(): void {
+    let index = this.#beats++;
+    for (const subscriber of this.#watchers) {
+      if (index++ % BEAT_STEPS === 0) subscriber.beat();
+    }
+  }
+}
