@@ -31,6 +31,13 @@ export const checkPrefix = (prefix: unknown): string => checkText(prefix, "the p
 
 export const checkOwner = (owner: unknown): string => checkText(owner, "the owner", OWNER_BYTES_MAX);
 
+const TICKET_BYTES_MAX = 128;
+
+export function checkTicketId(ticketId: unknown): string {
+  if (ticketId === "") throw invalid("the ticket id must not be empty");
+  return checkText(ticketId, "the ticket id", TICKET_BYTES_MAX);
+}
+
 /** Copies it: what the caller does to its buffer afterwards changes nothing. */
 export function checkMetadata(metadata: unknown): Uint8Array {
   if (typeof metadata !== "string" && !(metadata instanceof Uint8Array)) {
@@ -47,6 +54,12 @@ export function checkMetadata(metadata: unknown): Uint8Array {
 export function checkInteger(value: unknown, what: string): number {
   if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
   throw invalid(`${what} must be a whole number from 0 to 2^53 - 1, not ${show(value)}`);
+}
+
+/** A whole number of something, at least one. */
+export function checkPositive(value: unknown, what: string, max: number): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 1 && value <= max) return value;
+  throw invalid(`${what} must be a whole number from 1 to ${max}, not ${show(value)}`);
 }
 
 export function checkSignal(signal: unknown): AbortSignal {

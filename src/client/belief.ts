@@ -1,5 +1,5 @@
 /**
- * What a client may believe about a lease.
+ * What a client may believe about a lease, and about the maximum hold of a lock.
  *
  * The server says how much time remains and which frame of the client's it answers. The time counts from the moment that
  * frame was SENT: the server cannot have started to count before. From the end so computed a margin is taken, for clocks
@@ -16,7 +16,7 @@ export function marginMs(ttlMs: number): number {
 }
 
 export class Belief {
-  /** The lease's TTL. */
+  /** How long the lease lives after a renewal: its TTL, or how often it wants progress if that is shorter. */
   readonly ttlMs: number;
   #deadlineMs: number;
   #over = false;
@@ -55,5 +55,26 @@ export class Belief {
   /** Milliseconds for which the client may go on believing; 0 if it is over. */
   remainingMs(nowMs: number): number {
     return this.at(nowMs) === "lost" ? 0 : this.#deadlineMs - nowMs;
+  }
+}
+
+/** The longest time before the end of a maximum hold at which the holder is told that the end comes. */
+const YIELD_MS_MAX = 30_000;
+
+/** The end of a maximum hold, as far as the client may believe. Nothing moves it. */
+export class HoldLimit {
+  readonly deadlineMs: number;
+  /** When a fifth of it is left: time to come to an end. */
+  readonly yieldAtMs: number;
+
+  /** A hold of at most `maxHoldMs`, of which `remainingMs` remained when a frame sent at `sentAtMs` was answered. */
+  constructor(maxHoldMs: number, sentAtMs: number, remainingMs: number) {
+    this.deadlineMs = sentAtMs + remainingMs - marginMs(remainingMs);
+    this.yieldAtMs = this.deadlineMs - Math.min(maxHoldMs / 5, YIELD_MS_MAX);
+  }
+
+  /** Milliseconds for which the lock may still be held; 0 if it is over. */
+  remainingMs(nowMs: number): number {
+    return Math.max(0, this.deadlineMs - nowMs);
   }
 }

@@ -1,30 +1,48 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import type { HeldLock } from "./held-lock.js";
 
-/** A `withLock` whose callback runs. */
+/** A callback that runs under locks. */
 interface Scope {
-  readonly name: string;
+  readonly locks: readonly HeldLock[];
   readonly outer: Scope | undefined;
   running: boolean;
 }
 
-/** Knows which locks the callbacks around the present code hold, so that waiting for one of them fails at once. */
+/**
+ * Knows which locks the callbacks around the present code hold, and will hold until what it waits for has come: so that
+ * waiting for one of them fails at once, and the server can tell a wait that would never end.
+ */
 export class LockContext {
   readonly #storage = new AsyncLocalStorage<Scope>();
 
-  /** Whether the present code runs inside a `withLock` for this name that has not ended. */
-  holds(name: string): boolean {
-    for (let scope = this.#storage.getStore(); scope; scope = scope.outer) {
-      if (scope.running && scope.name === name) return true;
-    }
+  /** Whether the present code runs inside a callback that has not ended and that holds this lock alone. */
+  excludes(name: string): boolean {
+    for (const lock of this.#locks()) if (lock.name === name && lock.mode === "exclusive" && lock.held) return true;
     return false;
   }
 
-  async run<T>(name: string, f: () => Promise<T> | T): Promise<T> {
-    const scope: Scope = { name, outer: this.#storage.getStore(), running: true };
+  /** What the callbacks around hold, the innermost first, at most so many. */
+  held(max: number): HeldLock[] {
+    const held: HeldLock[] = [];
+    for (const lock of this.#locks()) {
+      if (held.length === max) break;
+      if (lock.held) held.push(lock);
+    }
+    return held;
+  }
+
+  *#locks(): Generator<HeldLock> {
+    for (let scope = this.#storage.getStore(); scope; scope = scope.outer) {
+      if (scope.running) yield* scope.locks;
+    }
+  }
+
+  async run<T>(locks: readonly HeldLock[], f: () => Promise<T> | T): Promise<T> {
+    const scope: Scope = { locks, outer: this.#storage.getStore(), running: true };
     try {
       return await this.#storage.run(scope, f);
     } finally {
-      scope.running = false; // what the callback left running may wait for the lock like anybody else
+      scope.running = false; // what the callback left running may wait for the locks like anybody else
     }
   }
 }

@@ -10,8 +10,10 @@ import { decodeStatus, type StatusDetails } from "./wire/index.js";
  *
  * - `BUSY`: the lock is held by somebody else and the wait is over; `error.busy` says by whom.
  * - `LOST`: the lock or lease is not, or no longer, held; `error.lost` says why.
- * - `DEADLOCK`: waiting would never end, because the one who waits holds the lock itself.
+ * - `DEADLOCK`: waiting would never end, because those who hold what is waited for wait themselves, in the end for
+ *   something that the one who waits here holds; `error.knot` names them.
  * - `STALE_TOKEN`: the token does not hold the lock.
+ * - `NOT_WAITING`: nobody can take the lock by that ticket: it waits no more, or its connection is broken.
  * - `UNREACHABLE`: no server answered in time.
  * - `OUTCOME_UNKNOWN`: the server could not tell whether the command took effect.
  * - `STORE_DOWN`: the server runs, its store does not.
@@ -28,6 +30,7 @@ export type ErrorCode =
   | "LOST"
   | "DEADLOCK"
   | "STALE_TOKEN"
+  | "NOT_WAITING"
   | "UNREACHABLE"
   | "OUTCOME_UNKNOWN"
   | "STORE_DOWN"
@@ -42,12 +45,45 @@ export type ErrorCode =
 /**
  * Why a lock or lease is lost.
  *
- * - `expired`: its time ran out before a renewal was confirmed.
+ * - `expired`: its time ran out before a renewal was confirmed, or before progress was reported.
+ * - `forced`: an administrator took it away.
  * - `revoked`: its lease was ended by somebody.
+ * - `max_hold`: its maximum hold is over.
+ * - `transferred`: this process has handed it on to a waiter, or is about to.
  * - `session_replaced`: another process took over this client's session, as happens when a machine is cloned.
  * - `unknown_to_server`: the server does not know it, as happens when its store was lost or replaced.
  */
-export type LostReason = "expired" | "revoked" | "session_replaced" | "unknown_to_server";
+export type LostReason =
+  | "expired"
+  | "forced"
+  | "revoked"
+  | "max_hold"
+  | "transferred"
+  | "session_replaced"
+  | "unknown_to_server";
+
+/** The same for people: it completes "the lock is lost: ". */
+export const LOST_TEXT: Readonly<Record<LostReason, string>> = {
+  expired: "its lease was not renewed in time",
+  forced: "an administrator took it away",
+  revoked: "its lease was revoked",
+  max_hold: "its maximum hold is over",
+  transferred: "it was handed on",
+  session_replaced: "another process has taken over this client's session",
+  unknown_to_server: "the server does not know it any more",
+};
+
+/** One of the waits of a deadlock. */
+export interface KnotWait {
+  readonly ticketId: string;
+  /** Who waits. */
+  readonly owner: string;
+  readonly contenderId: string;
+  /** The locks that it waits for. */
+  readonly waitsFor: readonly string[];
+  /** The locks that it holds and others of the knot wait for. */
+  readonly holds: readonly string[];
+}
 
 const BRAND = Symbol.for("leasehold.error");
 const RETRYABLE: ReadonlySet<ErrorCode> = new Set(["BUSY", "LOST", "UNREACHABLE", "STORE_DOWN", "NOT_LEADER", "LIMIT"]);
@@ -63,8 +99,8 @@ const CODE_BY_REASON: Readonly<Record<string, ErrorCode>> = {
   CLOSED: "UNREACHABLE",
 };
 const CODES: ReadonlySet<string> = new Set<ErrorCode>([
-  ...["BUSY", "LOST", "DEADLOCK", "STALE_TOKEN", "UNREACHABLE", "OUTCOME_UNKNOWN", "STORE_DOWN"],
-  ...["NOT_LEADER", "DENIED", "LIMIT", "INVALID", "CLOCK_JUMP", "CLOSED", "INTERNAL"],
+  ...["BUSY", "LOST", "DEADLOCK", "STALE_TOKEN", "NOT_WAITING", "UNREACHABLE", "OUTCOME_UNKNOWN"],
+  ...["STORE_DOWN", "NOT_LEADER", "DENIED", "LIMIT", "INVALID", "CLOCK_JUMP", "CLOSED", "INTERNAL"],
 ] as ErrorCode[]);
 
 /** For statuses that carry no reason: a proxy's, or grpc-js's own. */
@@ -93,6 +129,7 @@ export interface LeaseholdErrorDetails {
   readonly retryable?: boolean;
   readonly busy?: Busy;
   readonly lost?: LostReason;
+  readonly knot?: readonly KnotWait[];
 }
 
 /**
@@ -119,6 +156,8 @@ export class LeaseholdError extends Error {
   readonly busy: Busy | undefined;
   /** With `LOST`: why, as far as it is known. */
   readonly lost: LostReason | undefined;
+  /** With `DEADLOCK`: the waits that wait for each other, the oldest first, as far as they are known. */
+  readonly knot: readonly KnotWait[];
 
   constructor(code: ErrorCode, message: string, details: LeaseholdErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -128,6 +167,7 @@ export class LeaseholdError extends Error {
     this.retryAfterMs = details.retryAfterMs ?? 0;
     this.busy = details.busy;
     this.lost = details.lost;
+    this.knot = details.knot ?? [];
     Object.defineProperty(this, BRAND, { value: true });
   }
 

@@ -4,12 +4,13 @@ import {
   Client,
   type ClientDuplexStream,
   type ClientOptions,
+  type ClientReadableStream,
   credentials,
   type StatusObject,
 } from "@grpc/grpc-js";
 import type { Address } from "./address.js";
 import { invalid, statusOf } from "./errors.js";
-import type { Stream, StreamHandlers, Transport } from "./transport.js";
+import type { Stream, StreamHandlers, Transport, WatchHandlers, WatchStream } from "./transport.js";
 
 /** Certificates in PEM form. */
 export interface TlsOptions {
@@ -26,6 +27,7 @@ export interface TlsOptions {
 export type Tls = TlsOptions | false | undefined;
 
 const ATTACH = "/leasehold.v1.SessionService/Attach";
+const WATCH = "/leasehold.v1.LockService/Watch";
 /** How long a stream that has ended may take to go down in good order. */
 const END_GRACE_MS = 500;
 const RECEIVE_BYTES_MAX = 64 * 1024 * 1024;
@@ -107,11 +109,49 @@ class GrpcStream implements Stream {
   }
 }
 
+class GrpcWatch implements WatchStream {
+  readonly #channel: Client;
+  readonly #call: ClientReadableStream<Buffer>;
+  #handlers: WatchHandlers | null;
+
+  constructor(channel: Client, request: Buffer, handlers: WatchHandlers) {
+    this.#channel = channel;
+    this.#handlers = handlers;
+    this.#call = channel.makeServerStreamRequest(WATCH, asIs, asIs, request);
+    this.#call.on("data", (bytes: Buffer) => this.#handlers?.onFrame(bytes));
+    this.#call.on("error", () => {}); // as above
+    this.#call.on("status", (status: StatusObject) => this.#onStatus(status));
+  }
+
+  #onStatus(status: StatusObject): void {
+    this.#channel.close();
+    const handlers = this.#handlers;
+    this.#handlers = null;
+    handlers?.onEnd(statusOf(status.code, status.details, status.metadata));
+  }
+
+  pause(): void {
+    this.#call.pause();
+  }
+
+  resume(): void {
+    this.#call.resume();
+  }
+
+  destroy(): void {
+    this.#handlers = null;
+    this.#call.cancel();
+    this.#channel.close();
+  }
+}
+
 /** Streams to these addresses. Throws INVALID for certificates that cannot be used. */
 export function grpcTransport(addresses: readonly Address[], tls: Tls): Transport {
   for (const address of addresses) credentialsFor(address, tls);
   return {
     addresses,
     open: (index, handlers) => new GrpcStream(openChannel(addresses[index]!, tls), handlers),
+    openWatch: (index, request, handlers) =>
+      new GrpcWatch(openChannel(addresses[index]!, tls), Buffer.from(request), handlers),
   };
 }

@@ -1,7 +1,7 @@
 /** A lease of the user's own: several locks may hang on it, and all of them end with it. */
 import { Emitter } from "./emitter.js";
-import { LeaseholdError, type LostReason } from "./errors.js";
-import { LOST_TEXT, type LockEvents, type LockState } from "./lock.js";
+import { LeaseholdError, LOST_TEXT, type LostReason } from "./errors.js";
+import type { LeaseEvents, LockState } from "./lock.js";
 import { revoke } from "./session/lease-provider.js";
 import type { LeaseListener, SessionLease } from "./session/session-lease.js";
 
@@ -22,15 +22,28 @@ export interface Lease extends AsyncDisposable {
   /** Aborted when the lease is lost; its reason is a `LeaseholdError` with the code LOST. Not aborted by `revoke`. */
   readonly signal: AbortSignal;
   /** Calls `f` at every such event until it is disposed of. */
-  on<K extends keyof LockEvents>(event: K, f: (value: LockEvents[K]) => void): Disposable;
+  on<K extends keyof LeaseEvents>(event: K, f: (value: LeaseEvents[K]) => void): Disposable;
   /** Ends it with all its locks. Resolves true if this call ended it, false if it had ended before. Never rejects. */
   revoke(): Promise<boolean>;
+  /**
+   * Says that the work goes on. Only for a lease that was made with `progressEvery`, which is lost when nothing was said
+   * for that long; throws INVALID for others, LOST when it is lost. The report leaves with the next frame, and is cheap:
+   * say it for every step of the work.
+   *
+   * @example
+   * const lease = await client.lease({ progressEvery: "20s" });
+   * for await (const row of rows) {
+   *   await insert(row);
+   *   lease.progress();
+   * }
+   */
+  progress(): void;
 }
 
 export class UserLease implements Lease, LeaseListener {
   /** For this client only. */
   readonly lease: SessionLease;
-  readonly #events = new Emitter<LockEvents>();
+  readonly #events = new Emitter<LeaseEvents>();
   #abort: AbortController | null = null;
   #revoked: Promise<boolean> | null = null;
 
@@ -44,7 +57,7 @@ export class UserLease implements Lease, LeaseListener {
   }
 
   get ttlMs(): number {
-    return this.lease.belief?.ttlMs ?? this.lease.ttlMs;
+    return this.lease.grantedTtlMs;
   }
 
   get state(): LockState {
@@ -59,7 +72,7 @@ export class UserLease implements Lease, LeaseListener {
     return this.#abort.signal;
   }
 
-  on<K extends keyof LockEvents>(event: K, f: (value: LockEvents[K]) => void): Disposable {
+  on<K extends keyof LeaseEvents>(event: K, f: (value: LeaseEvents[K]) => void): Disposable {
     return this.#events.on(event, f);
   }
 
@@ -74,6 +87,13 @@ export class UserLease implements Lease, LeaseListener {
     const done = revoke(lease);
     lease.session.holdings.releaseAll(lease);
     return done;
+  }
+
+  progress(): void {
+    this.lease.progress(this.#nowMs());
+    const { end } = this.lease;
+    if (end?.is === "lost") throw lostError(end.reason);
+    if (end !== null) throw new LeaseholdError("LOST", "the lease has been revoked", { retryable: false });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

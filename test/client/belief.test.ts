@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Belief, marginMs } from "../../src/client/belief.js";
+import { Belief, HoldLimit, marginMs } from "../../src/client/belief.js";
 import { elapsedClock } from "../../src/client/clock/elapsed.js";
 import { backoffMs } from "../../src/client/session/backoff.js";
 import { Renewals } from "../../src/client/session/renewals.js";
@@ -131,7 +131,7 @@ describe("the schedule of renewals", () => {
   it("renews at a third of the TTL, rides along from a sixth, repeats soon what is not answered", () => {
     const renewals = new Renewals();
     expect(renewals.rides(0, 15_000)).toBe(true);
-    renewals.sent(2, 0);
+    renewals.sent(2, 0, true);
     expect(renewals.rides(2_499, 15_000)).toBe(false);
     expect(renewals.rides(2_500, 15_000)).toBe(true);
     expect(renewals.dueAtMs(15_000)).toBe(1_500);
@@ -143,8 +143,8 @@ describe("the schedule of renewals", () => {
 
   it("knows the send time of the frame that is answered, and of no other", () => {
     const renewals = new Renewals();
-    renewals.sent(2, 10);
-    renewals.sent(5, 20);
+    renewals.sent(2, 10, true);
+    renewals.sent(5, 20, true);
     expect(renewals.answered(2)).toBe(10);
     expect(renewals.answered(2)).toBe(10);
     expect(renewals.deadAtMs(3_000)).toBe(20 + 1_000);
@@ -157,8 +157,78 @@ describe("the schedule of renewals", () => {
 
   it("remembers a bounded number of frames that are never answered", () => {
     const renewals = new Renewals();
-    for (let frame = 1; frame <= 1_000; frame++) renewals.sent(frame, frame);
+    for (let frame = 1; frame <= 1_000; frame++) renewals.sent(frame, frame, true);
     expect(renewals.answered(900)).toBeUndefined();
     expect(renewals.answered(1_000)).toBe(1_000);
+  });
+
+  it("follows the server between a sixth and half of the TTL", () => {
+    for (const [wantedMs, dueMs] of [
+      [100, 2_500],
+      [4_000, 4_000],
+      [60_000, 7_500],
+    ] as const) {
+      const renewals = new Renewals();
+      renewals.sent(2, 1_000, true);
+      renewals.answered(2);
+      renewals.wanted(1_000 + wantedMs);
+      expect(renewals.dueAtMs(15_000)).toBe(1_000 + dueMs);
+    }
+  });
+
+  it("follows the earliest of several wishes, each for one round", () => {
+    const renewals = new Renewals();
+    renewals.sent(2, 0, true);
+    renewals.answered(2);
+    renewals.wanted(6_000);
+    renewals.wanted(4_000);
+    renewals.wanted(7_000);
+    expect(renewals.dueAtMs(15_000)).toBe(4_000);
+    renewals.sent(3, 4_000, true);
+    renewals.answered(3);
+    expect(renewals.dueAtMs(15_000)).toBe(9_000);
+  });
+
+  it("leaves as much time for another connection as without the server's wish", () => {
+    for (const ttlMs of [1_000, 1_500, 3_000, 15_000, 60_000]) {
+      const renewals = new Renewals();
+      renewals.sent(2, 0, true);
+      renewals.answered(2);
+      renewals.wanted(ttlMs);
+      const dueMs = renewals.dueAtMs(ttlMs);
+      expect(dueMs).toBeLessThanOrEqual(ttlMs / 2);
+      renewals.sent(3, dueMs, true);
+      expect(renewals.deadAtMs(ttlMs)).toBeLessThanOrEqual(Math.max((ttlMs * 2) / 3, (ttlMs * 5) / 6) + 1e-6);
+      expect(renewals.deadAtMs(ttlMs) - dueMs).toBeGreaterThanOrEqual(Math.max(500, ttlMs / 6) - 1e-6);
+    }
+  });
+
+  it("does not give a stream up sooner because a renewal was late", () => {
+    const renewals = new Renewals();
+    renewals.sent(2, 0, true);
+    renewals.answered(2);
+    renewals.sent(3, 9_900, true);
+    expect(renewals.deadAtMs(15_000)).toBe(9_900 + 2_500);
+  });
+
+  it("of reports of progress renews nothing else, but is answered like any other", () => {
+    const renewals = new Renewals();
+    renewals.sent(2, 0, true);
+    renewals.answered(2);
+    renewals.sent(3, 2_000, false);
+    expect(renewals.deadAtMs(15_000)).toBe(7_000);
+    expect(renewals.answered(3)).toBe(2_000);
+    expect(renewals.dueAtMs(15_000)).toBe(5_000);
+  });
+});
+
+describe("the belief in a maximum hold", () => {
+  it("ends a margin before the time that counts from the send", () => {
+    const limit = new HoldLimit(60_000, 1_000, 60_000);
+    expect(limit.deadlineMs).toBe(1_000 + 60_000 - 600);
+    expect(limit.yieldAtMs).toBe(limit.deadlineMs - 12_000);
+    expect(limit.remainingMs(limit.deadlineMs - 1)).toBe(1);
+    expect(limit.remainingMs(limit.deadlineMs + 1)).toBe(0);
+    expect(new HoldLimit(1_000, 0, 1_000).deadlineMs).toBe(900);
   });
 });

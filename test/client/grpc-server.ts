@@ -2,16 +2,24 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Metadata, Server, ServerCredentials, type ServerDuplexStream, type sendUnaryData } from "@grpc/grpc-js";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServerWritableStream,
+  type sendUnaryData,
+} from "@grpc/grpc-js";
 import { decode, encode, encodeStatus, type leasehold, v1 } from "../../src/client/wire/index.js";
 
 type Stream = ServerDuplexStream<Buffer, Buffer>;
+type Watch = ServerWritableStream<Buffer, Buffer>;
 
 const asIs = (bytes: Buffer): Buffer => bytes;
-const method = (path: string, stream: boolean) => ({
+const method = (path: string, requestStream: boolean, responseStream = requestStream) => ({
   path,
-  requestStream: stream,
-  responseStream: stream,
+  requestStream,
+  responseStream,
   requestSerialize: asIs,
   requestDeserialize: asIs,
   responseSerialize: asIs,
@@ -27,6 +35,9 @@ export interface Refusal {
 export class GrpcServer {
   readonly hellos: leasehold.v1.Hello.$Properties[] = [];
   readonly streams = new Set<Stream>();
+  readonly watchRequests: leasehold.v1.WatchRequest.$Properties[] = [];
+  /** What it does with a watch: by default it begins with nothing. */
+  onWatch: (watch: Watch) => void = (watch) => void watch.write(encode(v1.WatchResponse, { timestamp: 1 }));
   /** What the next Hello is refused with. */
   refusal: Refusal | null = null;
   /** Answers commands. */
@@ -52,6 +63,12 @@ export class GrpcServer {
   async #listen(credentials: ServerCredentials, address: string): Promise<void> {
     const attach = (stream: Stream) => this.#attach(stream);
     this.#server.addService({ attach: method("/leasehold.v1.SessionService/Attach", true) }, { attach });
+    const watch = (call: Watch) => {
+      this.watchRequests.push(decode(v1.WatchRequest, call.request));
+      call.on("error", () => {});
+      this.onWatch(call);
+    };
+    this.#server.addService({ watch: method("/leasehold.v1.LockService/Watch", false, true) }, { watch });
     const status = (_call: unknown, callback: sendUnaryData<Buffer>) => this.#status(callback);
     this.#server.addService({ status: method("/leasehold.v1.AdminService/Status", false) }, { status });
     const port = await new Promise<number>((resolve, reject) =>

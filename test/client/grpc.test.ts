@@ -73,7 +73,7 @@ describe("over TCP", () => {
     const client = await connected(server.target);
     expect(await client.withLock("a", (lock) => lock.token)).toBe(1);
     const lock = await client.acquire("a");
-    expect(lock.grant).toEqual({ token: 2, timestamp: 1, leaseId: "L" });
+    expect(lock.grant).toEqual({ token: 2, timestamp: 1, leaseId: "L", slots: [] });
     expect(await lock.release()).toBe(true);
     await client.close();
     await until(() => server.streams.size === 0, "the stream is closed");

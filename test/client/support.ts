@@ -6,8 +6,9 @@ import { type ClientDefaults, LeaseholdClient } from "../../src/client/client.js
 import type { Timer, TimeSource } from "../../src/client/clock/elapsed.js";
 import { LeaseholdError } from "../../src/client/errors.js";
 import type { SessionOptions } from "../../src/client/session/session.js";
-import type { Stream, StreamHandlers, Transport } from "../../src/client/transport.js";
+import type { Stream, StreamHandlers, Transport, WatchHandlers } from "../../src/client/transport.js";
 import { decode, encode, type leasehold, v1 } from "../../src/client/wire/index.js";
+import { ScriptedWatch } from "./watch-support.js";
 
 type Request = ReturnType<typeof v1.AttachRequest.decode>;
 export type WireCommand = leasehold.v1.Command.$Properties & { seq: number };
@@ -163,6 +164,8 @@ export class ScriptedServer implements Transport {
   readonly time: FakeTime;
   addresses = [{ text: "test:7420", local: true }];
   readonly connections: Connection[] = [];
+  /** The streams of watches. */
+  readonly watches: ScriptedWatch[] = [];
   sessionId = "session-1";
   clusterId = "cluster-1";
   commandsInFlightMax = 64;
@@ -174,6 +177,8 @@ export class ScriptedServer implements Transport {
   unreachable: string | null = null;
   /** Renewals are answered. */
   renews = true;
+  /** When the server wants the next renewal; 0: it does not say. */
+  renewAfterMs = 0;
   /** TTLs by the number of the creation. */
   readonly leases = new Map<number, number>();
   answers: Partial<Record<string, Answer>> = {};
@@ -200,6 +205,26 @@ export class ScriptedServer implements Transport {
     return connection;
   }
 
+  /** What the server does with a new stream of a watch. By default nothing. */
+  onWatch: (watch: ScriptedWatch) => void = () => {};
+
+  get watch(): ScriptedWatch {
+    const last = this.watches.at(-1);
+    if (!last) throw new Error("the client has opened no watch");
+    return last;
+  }
+
+  openWatch(index: number, request: Uint8Array, handlers: WatchHandlers): ScriptedWatch {
+    const watch = new ScriptedWatch(index, request, handlers);
+    this.watches.push(watch);
+    const { unreachable } = this;
+    this.time.soon(() => {
+      if (unreachable !== null) watch.break("", 14, unreachable);
+      else if (watch.open) this.onWatch(watch);
+    });
+    return watch;
+  }
+
   onFrame(connection: Connection, frame: Request): void {
     if (frame.hello) {
       if (this.unreachable === null) this.onHello(connection, frame.hello);
@@ -210,8 +235,8 @@ export class ScriptedServer implements Transport {
       const result = this.#answer(command, connection);
       if (result) results.push({ seq: command.seq, ...result });
     }
-    const renewals =
-      frame.renew && this.renews ? [...this.leases.keys()].map((seq) => this.renewal(seq, frame.frame)) : [];
+    const renewed = [...this.leases.keys()].filter((seq) => frame.renew || frame.progress.includes(seq));
+    const renewals = this.renews ? renewed.map((seq) => this.renewal(seq, frame.frame)) : [];
     if (results.length > 0 || renewals.length > 0) connection.push({ results, renewals });
   }
 
@@ -227,7 +252,7 @@ export class ScriptedServer implements Transport {
     frame: number,
     remainingMs = this.leases.get(sessionLease) ?? this.ttlMs,
   ): leasehold.v1.Renewal.$Properties {
-    return { sessionLease, frame, remainingMs };
+    return { sessionLease, frame, remainingMs, renewAfterMs: this.renewAfterMs };
   }
 
   #answer(command: WireCommand, connection: Connection): WireResult | null {
@@ -242,17 +267,30 @@ export class ScriptedServer implements Transport {
     return { acquire: { grant: { token: this.token, timestamp: this.timestamp } } };
   }
 
+  /** One grant for each lock that is asked for. */
+  grantAll(command: WireCommand): WireResult {
+    this.timestamp += 1;
+    const { timestamp } = this;
+    const grants = (command.acquireAll?.locks ?? []).map(() => ({ token: ++this.token, timestamp }));
+    return { acquireAll: { grants: { grants } } };
+  }
+
   lease(command: WireCommand, remainingMs?: number): WireResult {
     const ttlMs = command.createLease?.ttlMs || this.ttlMs;
-    this.leases.set(command.seq, ttlMs);
-    return { createLease: { lease: { leaseId: `lease-${command.seq}`, ttlMs, remainingMs: remainingMs ?? ttlMs } } };
+    const termMs = Math.min(ttlMs, command.createLease?.progressEveryMs || ttlMs);
+    this.leases.set(command.seq, termMs);
+    return { createLease: { lease: { leaseId: `lease-${command.seq}`, ttlMs, remainingMs: remainingMs ?? termMs } } };
   }
 }
 
 const DEFAULT_ANSWERS: Record<string, (server: ScriptedServer) => Answer> = {
   createLease: (server) => (command) => server.lease(command),
   acquire: (server) => () => server.grant(),
+  acquireAll: (server) => (command) => server.grantAll(command),
   release: () => () => ({ release: {} }),
+  transfer: (server) => () => ({ transfer: { token: ++server.token } }),
+  downgrade: () => () => ({ downgrade: {} }),
+  setMetadata: () => () => ({ setMetadata: {} }),
   cancelAcquire: () => () => ({ cancelAcquire: { outcome: 2 } }),
   validate: () => () => ({ validate: { held: true } }),
   describeLock: () => (command) => ({ describeLock: { name: command.describeLock?.name ?? "" } }),

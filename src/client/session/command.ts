@@ -17,8 +17,8 @@ export abstract class Command {
   readonly urgent: boolean = false;
   /** Somebody waits for it: it keeps the session connected. Others go ahead of the queue, and have no effect on it. */
   readonly awaited: boolean = true;
-  /** Gives something back; it is not given up before its deadline. */
-  readonly isRelease: boolean = false;
+  /** Gives up or changes something that is held: nobody gives the command up before its deadline. */
+  readonly insists: boolean = false;
   /** May stay unanswered for long, in the queue of a lock. */
   readonly waits: boolean = false;
   /** The lease that it depends on. */

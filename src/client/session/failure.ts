@@ -1,4 +1,4 @@
-import { codeOf, LeaseholdError, type LostReason } from "../errors.js";
+import { codeOf, type KnotWait, LeaseholdError, type LostReason } from "../errors.js";
 import { v1 } from "../wire/index.js";
 import type { WireFailure } from "./command.js";
 
@@ -6,10 +6,42 @@ import type { WireFailure } from "./command.js";
 export function failureOf(failure: WireFailure): LeaseholdError {
   const reason = failure.reason || "INTERNAL";
   const code = codeOf(reason, 13);
-  return new LeaseholdError(code, failure.message || `the server refused: ${reason}`, {
+  const knot = knotOf(failure);
+  const message = knot.length > 0 ? `this wait would never end: ${knotText(knot)}` : failure.message;
+  return new LeaseholdError(code, message || `the server refused: ${reason}`, {
     reason,
     retryAfterMs: failure.retryAfterMs ?? 0,
+    knot,
   });
+}
+
+function knotOf(failure: WireFailure): KnotWait[] {
+  return (failure.knot ?? []).map((wait) => ({
+    ticketId: wait.ticketId ?? "",
+    owner: wait.owner ?? "",
+    contenderId: wait.contenderId ?? "",
+    waitsFor: [...(wait.waitsFor ?? [])],
+    holds: [...(wait.holds ?? [])],
+  }));
+}
+
+/** Of a longer list, in a message. */
+const TOLD_MAX = 5;
+
+/** 'host/1 (T3) waits for "b" and holds "a"; …' */
+function knotText(knot: readonly KnotWait[]): string {
+  const told = knot.slice(0, TOLD_MAX).map(({ ticketId, owner, waitsFor, holds }) => {
+    const waits = `${owner || "somebody"} (${ticketId}) waits for ${namesText(waitsFor)}`;
+    return holds.length > 0 ? `${waits} and holds ${namesText(holds)}` : waits;
+  });
+  if (knot.length > TOLD_MAX) told.push(`and ${knot.length - TOLD_MAX} more`);
+  return told.join("; ");
+}
+
+function namesText(names: readonly string[]): string {
+  const told = names.slice(0, TOLD_MAX).map((name) => JSON.stringify(name));
+  if (names.length > TOLD_MAX) told.push(`${names.length - TOLD_MAX} more`);
+  return told.join(", ");
 }
 
 /** A result that is no answer to what was asked. */
@@ -22,7 +54,9 @@ export const queueFull = (): LeaseholdError =>
   new LeaseholdError("LIMIT", "too many commands wait to be sent; let some be answered before asking for more");
 
 export function lostReason(reason: number | null | undefined): LostReason {
-  return reason === v1.EndReason.END_REASON_REVOKED ? "revoked" : "expired";
+  if (reason === v1.EndReason.END_REASON_REVOKED) return "revoked";
+  if (reason === v1.EndReason.END_REASON_FORCED) return "forced";
+  return reason === v1.EndReason.END_REASON_MAX_HOLD ? "max_hold" : "expired";
 }
 
 /** Codes that say more than that nobody answered. */

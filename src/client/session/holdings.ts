@@ -1,7 +1,9 @@
 /** What a session holds, as far as the client believes: leases by the number of their creation, locks by token. */
 import { ChurnMap } from "../churn-map.js";
 import type { LostReason } from "../errors.js";
-import type { HeldLock } from "../lock.js";
+import type { HeldLock } from "../held-lock.js";
+import type { leasehold } from "../wire/index.js";
+import { lostReason } from "./failure.js";
 import type { LeaseListener, SessionLease } from "./session-lease.js";
 
 export class Holdings {
@@ -12,7 +14,9 @@ export class Holdings {
   /** The highest token that was ever granted to this client. */
   highestToken = 0;
   readonly #locksOf = new Map<SessionLease, ChurnMap<number, HeldLock>>();
-  /** How many leases have this TTL. */
+  /** Locks that end by themselves at a certain time. */
+  readonly #limited = new ChurnMap<number, HeldLock>();
+  /** How many leases have this term. */
   readonly #ttls = new Map<number, number>();
   #smallestTtlMs = Number.POSITIVE_INFINITY;
   /** Leases that somebody asked for by themselves. */
@@ -31,20 +35,20 @@ export class Holdings {
     if (this.leases.get(lease.seq) === lease) return;
     this.leases.set(lease.seq, lease);
     if (lease.kept) this.#kept += 1;
-    this.#ttls.set(lease.ttlMs, (this.#ttls.get(lease.ttlMs) ?? 0) + 1);
-    this.#smallestTtlMs = Math.min(this.#smallestTtlMs, lease.ttlMs);
+    this.#ttls.set(lease.termMs, (this.#ttls.get(lease.termMs) ?? 0) + 1);
+    this.#smallestTtlMs = Math.min(this.#smallestTtlMs, lease.termMs);
   }
 
   removeLease(lease: SessionLease): void {
     if (this.leases.get(lease.seq) !== lease) return;
     this.leases.delete(lease.seq);
     if (lease.kept) this.#kept -= 1;
-    const others = (this.#ttls.get(lease.ttlMs) ?? 1) - 1;
+    const others = (this.#ttls.get(lease.termMs) ?? 1) - 1;
     if (others > 0) {
-      this.#ttls.set(lease.ttlMs, others);
+      this.#ttls.set(lease.termMs, others);
       return;
     }
-    this.#ttls.delete(lease.ttlMs);
+    this.#ttls.delete(lease.termMs);
     this.#smallestTtlMs = Math.min(...this.#ttls.keys());
   }
 
@@ -53,11 +57,13 @@ export class Holdings {
     const siblings = this.#locksOf.get(lock.lease);
     if (siblings) siblings.set(token, lock);
     else this.#locksOf.set(lock.lease, new ChurnMap<number, HeldLock>().set(token, lock));
+    if (lock.limit) this.#limited.set(token, lock);
     if (token > this.highestToken) this.highestToken = token;
   }
 
   removeLock(lock: HeldLock, token: number): void {
     this.locks.delete(token);
+    if (lock.limit) this.#limited.delete(token);
     const siblings = this.#locksOf.get(lock.lease);
     if (siblings?.delete(token) && siblings.size === 0) this.#locksOf.delete(lock.lease);
   }
@@ -67,13 +73,17 @@ export class Holdings {
     const locks = this.#locksOf.get(lease);
     if (!locks) return [];
     this.#locksOf.delete(lease);
-    for (const token of locks.keys()) this.locks.delete(token);
+    for (const [token, lock] of locks) {
+      this.locks.delete(token);
+      if (lock.limit) this.#limited.delete(token);
+    }
     return [...locks.values()];
   }
 
   /**
-   * The tokens to claim when the session resumes: of locks still believed in, and of those whose release is on its way,
-   * so that it finds what it is to release.
+   * The tokens to claim when the session resumes, whose leases are believed in: of locks that are held; of those whose
+   * release or transfer is on its way, so that it finds what it is to release; of those that were taken away and are not
+   * given back yet, since the server takes what is not claimed for given back.
    */
   claims(nowMs: number): number[] {
     const claims: number[] = [];
@@ -81,17 +91,21 @@ export class Holdings {
     return claims;
   }
 
-  /** The server says that this grant is no more. */
-  holdEnded(token: number, reason: LostReason): void {
-    const lock = this.locks.get(token);
-    if (!lock) return;
-    this.removeLock(lock, token);
-    lock.lose(reason);
+  /** The server says that this grant is no more, or is being taken away. False: it is not known here. */
+  holdEnded({ token, reason, confirm, message }: leasehold.v1.HoldEnd.$Properties): boolean {
+    const lock = this.locks.get(token ?? 0);
+    lock?.holdEnded(lostReason(reason), !confirm, message ?? "");
+    return lock !== undefined;
+  }
+
+  /** The server does not know this grant, which was claimed. */
+  claimLost(token: number): void {
+    this.locks.get(token)?.holdEnded("unknown_to_server", true);
   }
 
   leaseLost(lease: SessionLease, reason: LostReason): void {
     lease.listener?.lost(reason);
-    for (const lock of this.#takeLocks(lease)) lock.lose(reason);
+    for (const lock of this.#takeLocks(lease)) lock.lost(reason);
   }
 
   /** Its owner has ended the lease, and so given its locks back. */
@@ -116,6 +130,7 @@ export class Holdings {
   onAlarm(nowMs: number): number {
     let nextMs = Number.POSITIVE_INFINITY;
     for (const lease of [...this.leases.values()]) nextMs = Math.min(nextMs, lease.onAlarm(nowMs));
+    for (const lock of [...this.#limited.values()]) nextMs = Math.min(nextMs, lock.onAlarm(nowMs));
     return nextMs;
   }
 }

@@ -4,7 +4,7 @@ import type { Session } from "./session.js";
 import { CreateLease, RevokeLease, SessionLease } from "./session-lease.js";
 
 export interface LeaseProvider {
-  /** Made for one lock, and ends with it. */
+  /** Made for the locks of one acquire, and ends with the last of them. */
   readonly own: boolean;
   /** When it dies before there is a grant, another one does as well. */
   readonly renewable: boolean;
@@ -14,8 +14,8 @@ export interface LeaseProvider {
   giveBack(lease: SessionLease): void;
 }
 
-function create(session: Session, ttlMs: number, owner: string, kept: boolean): SessionLease {
-  const lease = new SessionLease(session, ttlMs, owner, kept);
+function create(session: Session, ttlMs: number, owner: string, kept: boolean, progressEveryMs = 0): SessionLease {
+  const lease = new SessionLease(session, ttlMs, owner, kept, progressEveryMs);
   session.submit(new CreateLease(lease));
   return lease;
 }
@@ -45,7 +45,7 @@ export class DefaultLease implements LeaseProvider {
   giveBack(): void {}
 }
 
-/** A lease for one lock. */
+/** A lease for what one acquire takes. */
 export class OwnLease implements LeaseProvider {
   readonly own = true;
   readonly renewable = true;
@@ -87,11 +87,11 @@ export class GivenLease implements LeaseProvider {
 }
 
 /** A lease that the caller asks for by itself. */
-export const createKept = (session: Session, ttlMs: number, owner: string): SessionLease =>
-  create(session, ttlMs, owner, true);
+export const createKept = (session: Session, ttlMs: number, owner: string, progressEveryMs: number): SessionLease =>
+  create(session, ttlMs, owner, true, progressEveryMs);
 
 /** Ends a lease on behalf of somebody who does not wait for it. */
-function drop(lease: SessionLease): void {
+export function drop(lease: SessionLease): void {
   const { session, seq } = lease;
   if (!lease.alive(session.time.nowMs())) return;
   lease.release();

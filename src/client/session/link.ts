@@ -31,7 +31,7 @@ export interface LinkUser {
 }
 
 export interface LinkOptions {
-  readonly transport: Transport;
+  readonly transport: Pick<Transport, "addresses" | "open">;
   readonly time: TimeSource;
   /** From 0 to 1. */
   readonly random: () => number;

@@ -1,6 +1,6 @@
 /** Where the answer to an acquire goes. */
 import type { LeaseholdError } from "../errors.js";
-import type { HeldLock } from "../lock.js";
+import type { HeldLock } from "../held-lock.js";
 import type { Busy } from "../views.js";
 import type { AcquireOutcome } from "./acquisition.js";
 
@@ -11,20 +11,23 @@ export type TryAnswer =
 type Resolve<T> = (value: T) => void;
 type Reject = (error: unknown) => void;
 
-/** Answers `acquire`. */
-export class LockOutcome implements AcquireOutcome {
+/** Answers `acquire` and `acquireAll`. */
+export class LockOutcome<T> implements AcquireOutcome {
   settled = false;
-  readonly #resolve: Resolve<HeldLock>;
+  readonly #view: (locks: HeldLock[]) => T;
+  readonly #resolve: Resolve<T>;
   readonly #reject: Reject;
 
-  constructor(resolve: Resolve<HeldLock>, reject: Reject) {
+  /** `view`: what the caller gets for the locks. */
+  constructor(view: (locks: HeldLock[]) => T, resolve: Resolve<T>, reject: Reject) {
+    this.#view = view;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
-  granted(lock: HeldLock): void {
+  granted(locks: HeldLock[]): void {
     this.settled = true;
-    this.#resolve(lock);
+    this.#resolve(this.#view(locks));
   }
 
   busy(_busy: Busy, error: () => LeaseholdError): void {
@@ -47,8 +50,8 @@ export class TryOutcome implements AcquireOutcome {
     this.#reject = reject;
   }
 
-  granted(lock: HeldLock): void {
-    this.#resolve({ acquired: true, lock });
+  granted([lock]: HeldLock[]): void {
+    this.#resolve({ acquired: true, lock: lock as HeldLock });
   }
 
   busy(busy: Busy): void {

@@ -2,17 +2,25 @@
  * When to renew. One flag in a frame renews all leases of the session, so it is enough to know when frames with that flag
  * were sent and which of them were answered.
  *
- * A renewal is due when a third of the smallest TTL has passed since the last one was sent; a frame that goes out anyway
- * takes it along from half of that time on. One that is not answered is repeated soon. When for a third of the TTL none
- * was answered, the stream is taken for dead: another connection may fare better, and there is still time for it.
+ * The server suggests when to renew next, and is followed between a sixth and half of the smallest TTL after the last
+ * renewal was sent; if it does not, that is a third. A frame that goes out anyway takes a renewal along from a sixth of
+ * that TTL on. One that is not answered is repeated soon. When none was answered for a third of the TTL, or less if the
+ * server's suggestion has left less, the stream is taken for dead: another connection may fare better, and there is
+ * still time for it.
  */
 
 /** Bounds what is remembered of frames that were never answered. */
 const UNANSWERED_MAX = 64;
+/** A stream is not taken for dead sooner. */
+const PATIENCE_MS_MIN = 500;
 
 export class Renewals {
   #sentAtMs = Number.NEGATIVE_INFINITY;
   #unansweredSinceMs = Number.POSITIVE_INFINITY;
+  /** When the last frame was sent that was answered. */
+  #answeredSentAtMs = Number.NEGATIVE_INFINITY;
+  /** When the server wants the next renewal; undefined: it has not said. */
+  #wantedAtMs: number | undefined;
   /** Send times by number of frame, on the present stream. */
   readonly #sends = new Map<number, number>();
 
@@ -20,6 +28,8 @@ export class Renewals {
   reset(): void {
     this.#sentAtMs = Number.NEGATIVE_INFINITY;
     this.#unansweredSinceMs = Number.POSITIVE_INFINITY;
+    this.#answeredSentAtMs = Number.NEGATIVE_INFINITY;
+    this.#wantedAtMs = undefined;
     this.#sends.clear();
   }
 
@@ -28,8 +38,12 @@ export class Renewals {
     this.#sentAtMs = Math.max(this.#sentAtMs, nowMs);
   }
 
-  sent(frame: number, nowMs: number): void {
-    this.#sentAtMs = nowMs;
+  /** A frame that renews all leases, or reports progress of some, which renews these. */
+  sent(frame: number, nowMs: number, renewsAll: boolean): void {
+    if (renewsAll) {
+      this.#sentAtMs = nowMs;
+      this.#wantedAtMs = undefined;
+    }
     if (this.#unansweredSinceMs > nowMs) this.#unansweredSinceMs = nowMs;
     this.#sends.set(frame, nowMs);
     if (this.#sends.size > UNANSWERED_MAX) this.#forgetBelow(this.#sends.keys().next().value! + 1);
@@ -38,11 +52,19 @@ export class Renewals {
   /** When the frame was sent that a renewal answers; undefined if that is not known: then it proves nothing. */
   answered(frame: number): number | undefined {
     const sentAtMs = this.#sends.get(frame);
-    if (sentAtMs !== undefined) this.#forgetBelow(frame);
+    if (sentAtMs !== undefined) {
+      this.#forgetBelow(frame);
+      this.#answeredSentAtMs = sentAtMs;
+    }
     this.#unansweredSinceMs = Number.POSITIVE_INFINITY;
     for (const [other, atMs] of this.#sends)
       if (other > frame) this.#unansweredSinceMs = Math.min(this.#unansweredSinceMs, atMs);
     return sentAtMs;
+  }
+
+  /** The server wants the next renewal at this time; the earliest that it says for any lease counts. */
+  wanted(atMs: number): void {
+    this.#wantedAtMs = Math.min(atMs, this.#wantedAtMs ?? Number.POSITIVE_INFINITY);
   }
 
   #forgetBelow(frame: number): void {
@@ -60,11 +82,22 @@ export class Renewals {
   /** When a frame must go out for it. */
   dueAtMs(ttlMs: number): number {
     const waits = this.#unansweredSinceMs < Number.POSITIVE_INFINITY;
-    return this.#sentAtMs + (waits ? Math.max(100, ttlMs / 10) : ttlMs / 3);
+    return this.#sentAtMs + (waits ? Math.max(100, ttlMs / 10) : this.#paceMs(ttlMs));
+  }
+
+  /** Between two renewals. With a short TTL there is no room for more than a third. */
+  #paceMs(ttlMs: number): number {
+    if (this.#wantedAtMs === undefined) return ttlMs / 3;
+    const longestMs = Math.max(ttlMs / 3, Math.min(ttlMs / 2, (ttlMs * 5) / 6 - PATIENCE_MS_MIN));
+    return Math.min(Math.max(this.#wantedAtMs - this.#sentAtMs, ttlMs / 6), longestMs);
   }
 
   /** When the stream is to be given up unless an answer comes. */
   deadAtMs(ttlMs: number): number {
-    return this.#unansweredSinceMs + Math.max(500, ttlMs / 3);
+    const since = this.#unansweredSinceMs;
+    const leftMs = (ttlMs * 2) / 3 - (since - this.#answeredSentAtMs);
+    // On a stream on which nothing was answered yet there is no telling what is left.
+    const patienceMs = leftMs > 0 ? Math.min(Math.max(leftMs, ttlMs / 6), ttlMs / 3) : ttlMs / 3;
+    return since + Math.max(PATIENCE_MS_MIN, patienceMs);
   }
 }

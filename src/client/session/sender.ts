@@ -1,5 +1,5 @@
 /**
- * Puts what is queued into frames, together with the renewals that are due.
+ * Puts what is queued into frames, together with the renewals and reports of progress that are due.
  *
  * Frames leave at the end of a turn of the event loop, so that everything asked for within it shares one. The send time of
  * a frame is read before it is made: a belief that counts from it errs on the safe side.
@@ -10,7 +10,9 @@ import { encode, type leasehold, v1 } from "../wire/index.js";
 import type { Holdings } from "./holdings.js";
 import type { Link } from "./link.js";
 import type { Outbox, OutboxLimits } from "./outbox.js";
+import { ProgressReports } from "./progress.js";
 import { Renewals } from "./renewals.js";
+import type { SessionLease } from "./session-lease.js";
 
 /** While the stream takes nothing, it is looked at this often. */
 const BLOCKED_CHECK_MS = 100;
@@ -23,6 +25,7 @@ export class Sender {
   readonly #holdings: Holdings;
   readonly #alarmBy: (atMs: number) => void;
   readonly #renewals = new Renewals();
+  readonly #progress = new ProgressReports();
   readonly #flushNow = () => this.#onSoon();
   /** The number of the last frame on this stream. */
   #frame = 0;
@@ -54,6 +57,7 @@ export class Sender {
     this.#frame = 1;
     this.#blocked = false;
     this.#renewals.reset();
+    this.#progress.reset();
     const { ackedBelow } = this.#outbox;
     this.#link.send(encode(v1.AttachRequest, { frame: 1, hello, ackedBelow, observed: this.#lamport.now() }));
   }
@@ -87,19 +91,23 @@ export class Sender {
       const due = commands.length > 0 ? this.#renewals.rides(nowMs, ttlMs) : nowMs >= this.#renewals.dueAtMs(ttlMs);
       const renew = ttlMs < Number.POSITIVE_INFINITY && due;
       more = commands.length > 0 && this.#outbox.hasQueued;
-      if (commands.length > 0 || renew) this.#sendFrame(commands, renew, nowMs);
+      const progress = this.#progress.take(nowMs);
+      if (commands.length > 0 || renew || progress.length > 0) this.#sendFrame(commands, renew, progress, nowMs);
     }
     // A blocked stream is looked after by `onAlarm`.
-    if (!this.#blocked && this.#ttlMs() < Number.POSITIVE_INFINITY)
-      this.#alarmBy(this.#renewals.dueAtMs(this.#ttlMs()));
+    if (!this.#blocked && this.#ttlMs() < Number.POSITIVE_INFINITY) this.#alarmBy(this.#dueAtMs(this.#ttlMs()));
   }
 
-  #sendFrame(commands: leasehold.v1.Command.$Properties[], renew: boolean, nowMs: number): void {
+  #dueAtMs(ttlMs: number): number {
+    return Math.min(this.#renewals.dueAtMs(ttlMs), this.#progress.dueAtMs);
+  }
+
+  #sendFrame(commands: leasehold.v1.Command.$Properties[], renew: boolean, progress: number[], nowMs: number): void {
     const frame = ++this.#frame;
-    if (renew) this.#renewals.sent(frame, nowMs);
+    if (renew || progress.length > 0) this.#renewals.sent(frame, nowMs, renew);
     const acked = this.#outbox.takeAckedAbove();
     const { ackedBelow } = this.#outbox;
-    const request = { frame, ackedBelow, acked, renew, commands, observed: this.#lamport.now() };
+    const request = { frame, ackedBelow, acked, renew, commands, progress, observed: this.#lamport.now() };
     const bytes = encode(v1.AttachRequest, request);
     this.#blocked = !this.#link.send(bytes);
   }
@@ -114,9 +122,26 @@ export class Sender {
     this.#renewals.created(nowMs);
   }
 
-  /** When the frame was sent that a renewal answers; undefined: not known. */
-  renewed(frame: number): number | undefined {
-    return this.#renewals.answered(frame);
+  /** A lease was renewed by this frame. Returns when that was sent; undefined: not known. */
+  renewed(lease: SessionLease | undefined, frame: number): number | undefined {
+    const sentAtMs = this.#renewals.answered(frame);
+    if (lease && sentAtMs !== undefined) this.#progress.answered(lease, sentAtMs);
+    return sentAtMs;
+  }
+
+  /** When the server wants to be asked next for a renewal. */
+  renewAt(atMs: number): void {
+    this.#renewals.wanted(atMs);
+  }
+
+  /** A holder has made progress. */
+  progress(lease: SessionLease): void {
+    this.#progress.report(lease);
+    this.wake();
+  }
+
+  leaseEnded(lease: SessionLease): void {
+    this.#progress.forget(lease);
   }
 
   /** Renews if it is time. Returns when to look again. */
@@ -129,8 +154,8 @@ export class Sender {
       this.#link.drop({ code: 14, reason: "", message: "no answer to renewals" });
       return Number.POSITIVE_INFINITY;
     }
-    if (nowMs >= this.#renewals.dueAtMs(ttlMs)) this.#flush(nowMs);
+    if (nowMs >= this.#dueAtMs(ttlMs)) this.#flush(nowMs);
     if (this.#blocked) return nowMs + BLOCKED_CHECK_MS;
-    return Math.min(this.#renewals.dueAtMs(ttlMs), this.#renewals.deadAtMs(ttlMs));
+    return Math.min(this.#dueAtMs(ttlMs), this.#renewals.deadAtMs(ttlMs));
   }
 }

@@ -5,7 +5,7 @@
  * creation was refused, or its owner ended it.
  */
 import { Belief } from "../belief.js";
-import type { LeaseholdError, LostReason } from "../errors.js";
+import { invalid, type LeaseholdError, type LostReason } from "../errors.js";
 import { Command, type WireResult } from "./command.js";
 import { failureOf, unexpected } from "./failure.js";
 import type { Session } from "./session.js";
@@ -29,7 +29,10 @@ type End =
 
 export class SessionLease {
   readonly session: Session;
+  /** As asked for. */
   readonly ttlMs: number;
+  /** Not 0: it lives only for this long after a report of progress. */
+  readonly progressEveryMs: number;
   readonly owner: string;
   /** Held by somebody's wish, so that the session stays connected for its sake. */
   readonly kept: boolean;
@@ -39,17 +42,36 @@ export class SessionLease {
   id = "";
   belief: Belief | null = null;
   listener: LeaseListener | null = null;
+  /** How many locks it was made for that still need it; it ends with the last. 0: it was not made for locks. */
+  madeFor = 0;
   /** The command that asks for it. */
   creation: CreateLease | null = null;
   #end: End | null = null;
+  #grantedTtlMs: number;
   #inJeopardy = false;
   #settled: (() => void)[] = [];
 
-  constructor(session: Session, ttlMs: number, owner: string, kept: boolean) {
+  constructor(session: Session, ttlMs: number, owner: string, kept: boolean, progressEveryMs = 0) {
     this.session = session;
     this.ttlMs = ttlMs;
+    this.progressEveryMs = progressEveryMs;
     this.owner = owner;
     this.kept = kept;
+    this.#grantedTtlMs = ttlMs;
+  }
+
+  /** As the server has made it. */
+  get grantedTtlMs(): number {
+    return this.#grantedTtlMs;
+  }
+
+  /** How long it lives after a confirmation at most. */
+  get termMs(): number {
+    return this.#term(this.ttlMs);
+  }
+
+  #term(ttlMs: number): number {
+    return this.progressEveryMs > 0 ? Math.min(ttlMs, this.progressEveryMs) : ttlMs;
   }
 
   get end(): End | null {
@@ -100,10 +122,19 @@ export class SessionLease {
   confirmCreated(id: string, ttlMs: number, sentAtMs: number, remainingMs: number, nowMs: number): void {
     if (this.#end !== null) return;
     this.id = id;
-    this.belief = new Belief(ttlMs, sentAtMs, remainingMs);
+    this.#grantedTtlMs = ttlMs;
+    this.belief = new Belief(this.#term(ttlMs), sentAtMs, remainingMs);
     this.check(nowMs);
     if (this.#end === null) this.session.leaseConfirmed(this);
     this.#settle();
+  }
+
+  /** Its holder has made progress, which the server is to be told soon. Throws INVALID if the lease asks for none. */
+  progress(nowMs: number): void {
+    if (this.progressEveryMs === 0) {
+      throw invalid("the lease does not ask for progress: make it with client.lease({ progressEvery })");
+    }
+    if (this.alive(nowMs)) this.session.progress(this);
   }
 
   /** The server has renewed it. */
@@ -174,7 +205,9 @@ export class CreateLease extends Command {
     this.awaited = lease.kept;
     const { time, patienceMs } = lease.session;
     if (lease.kept) this.deadlineMs = time.nowMs() + patienceMs;
-    this.wire = { seq: 0, createLease: { ttlMs: lease.ttlMs, owner: lease.owner } };
+    const { ttlMs, owner, progressEveryMs } = lease;
+    const plain = { ttlMs, owner };
+    this.wire = { seq: 0, createLease: progressEveryMs > 0 ? { ...plain, progressEveryMs } : plain };
   }
 
   override get bytesMax(): number {
@@ -232,7 +265,7 @@ export class RevokeLease extends Command {
   /** Whoever waits for it does so until the deadline only; then the command goes on by itself. */
   override readonly awaited = false;
   override readonly urgent = true;
-  override readonly isRelease = true;
+  override readonly insists = true;
   readonly #session: Session;
   /** Told once. Null: nobody waits, or it was told. */
   #waiter: ((revoked: boolean) => void) | null;

@@ -21,17 +21,16 @@ import type { LamportClock } from "../lamport.js";
 import type { Transport } from "../transport.js";
 import { decode, type leasehold, type StatusDetails, v1 } from "../wire/index.js";
 import type { Command } from "./command.js";
-import { closedError, isFatal, lostReason, queueFull } from "./failure.js";
+import { closedError, isFatal, queueFull } from "./failure.js";
 import { Holdings } from "./holdings.js";
 import { Identity } from "./identity.js";
 import { Idleness } from "./idleness.js";
 import { Link } from "./link.js";
+import { hearOfHolds, hearOfLeases, type Response } from "./news.js";
 import { Outbox } from "./outbox.js";
 import { Reports } from "./reports.js";
 import { Sender } from "./sender.js";
 import { type LeaseListener, RevokeLease, type SessionLease } from "./session-lease.js";
-
-type Response = ReturnType<typeof v1.AttachResponse.decode>;
 
 export interface SessionOptions {
   readonly transport: Transport;
@@ -173,9 +172,20 @@ export class Session {
     if (lease.belief) this.#alarm.by(lease.belief.jeopardyAtMs);
   }
 
+  /** The holder of a lease that asks for it has made progress. */
+  progress(lease: SessionLease): void {
+    this.#sender.progress(lease);
+  }
+
+  /** A lock ends by itself at a certain time, and is to look at the clock before. */
+  lockLimited(atMs: number): void {
+    this.#alarm.by(atMs);
+  }
+
   /** `revoke`: the server may still have it, and would renew it with the others if it were not told. */
   leaseEnded(lease: SessionLease, revoke: boolean): void {
     this.holdings.removeLease(lease);
+    this.#sender.leaseEnded(lease);
     if (revoke && lease.seq > 0 && !this.#closed) {
       this.submit(new RevokeLease(this, lease.seq, Number.POSITIVE_INFINITY, null));
     }
@@ -218,27 +228,16 @@ export class Session {
       this.#onWelcome(response.welcome);
       return;
     }
-    this.#onLeases(response, nowMs);
+    hearOfLeases(response, this.holdings, this.#sender, nowMs);
+    const unheard = hearOfHolds(response.holdEnds, this.holdings);
     for (const result of response.results) {
       const command = this.#outbox.take(result.seq ?? 0);
       if (command && !command.done) command.onResult(result, nowMs);
     }
-    for (const { token, reason } of response.holdEnds) this.holdings.holdEnded(token ?? 0, lostReason(reason));
+    hearOfHolds(unheard, this.holdings);
     this.#considerIdle();
     if (this.#outbox.hasQueued) this.#sender.wake();
     this.#checkFlushed();
-  }
-
-  /** Before the results, so that no grant is taken whose lease is known to be dead. */
-  #onLeases(response: Response, nowMs: number): void {
-    for (const { sessionLease, frame, remainingMs } of response.renewals) {
-      const sentAtMs = this.#sender.renewed(frame ?? 0);
-      const lease = this.holdings.leases.get(sessionLease ?? 0);
-      if (sentAtMs !== undefined) lease?.confirm(sentAtMs, remainingMs ?? 0, nowMs);
-    }
-    for (const { sessionLease, reason } of response.leaseEnds) {
-      this.holdings.leases.get(sessionLease ?? 0)?.lose(lostReason(reason), nowMs, false);
-    }
   }
 
   #onWelcome(welcome: leasehold.v1.Welcome.$Properties | null | undefined): void {
@@ -248,7 +247,7 @@ export class Session {
       return;
     }
     this.#sender.limits = accepted;
-    for (const token of welcome?.lost ?? []) this.holdings.holdEnded(token, "unknown_to_server");
+    for (const token of welcome?.lost ?? []) this.holdings.claimLost(token);
     this.#unsettled = false;
     this.reports.succeeded();
     this.#link.established();
@@ -286,10 +285,10 @@ export class Session {
     this.reports.warn(failure);
   }
 
-  /** All but releases, which have until their lease ends. */
+  /** All but what concerns holds and leases that there are, which has until the lease ends. */
   #failWaiting(failure: LeaseholdError): void {
     for (const command of [...this.#outbox.all()]) {
-      if (command.done || !command.awaited || command.isRelease) continue;
+      if (command.done || !command.awaited || command.insists) continue;
       command.onFailure(failure);
       this.abandoned(command);
     }
