@@ -1,19 +1,31 @@
 /**
  * A seeded random simulation of clients, a network, a disk and the real core.
  *
- * Session clients and unary clients acquire, renew, release, cancel and revoke. Streams break and are resumed; calls are
+ * Session clients and unary clients acquire in all modes, several locks at once, with lock delays and maximum holds; they
+ * renew, report progress or hang, release, hand over, downgrade, cancel and revoke; an administrator takes locks away.
+ * Streams break and are resumed; calls are
  * delayed, reordered, doubled and cut off; the disk is slow and sometimes fails; the server dies and comes back. After
- * every step of the core the checker judges it, and after every action what the clients believe is compared with what
+ * every step of the core the checker judges it, the reference model says what should have come of it, and after every action what the clients believe is compared with what
  * the server and its disk hold.
  *
  * One random seed decides everything: the same seed gives the same run.
  */
 import { Core } from "../../src/server/core/core.js";
-import type { CoreLimits, HolderSpec, Reply, Request } from "../../src/server/core/types.js";
+import type {
+  Command,
+  CoreEvent,
+  CoreLimits,
+  HolderSpec,
+  LockMode,
+  Outcome,
+  Reply,
+  Request,
+} from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
+import { type Belief, checkTogether } from "./sim/belief.js";
 import { type FrameMessage, type Hello, SimCall, SimStream } from "./sim/network.js";
 import { Random } from "./sim/random.js";
-import { type CoreClass, SimServer } from "./sim/server.js";
+import { type CoreClass, SimServer, type Slices } from "./sim/server.js";
 import { SessionClient } from "./sim/session-client.js";
 import { UnaryClient } from "./sim/unary-client.js";
 import { ensure } from "./sim/violation.js";
@@ -30,8 +42,34 @@ export interface SimStats {
   resumes: number;
   crashes: number;
   failedAppends: number;
-  steps: number;
+  sets: number;
+  shared: number;
+  semaphores: number;
+  transfers: number;
+  downgrades: number;
+  deadlocks: number;
+  taken: number;
+  maxHolds: number;
+  hung: number;
+  delays: number;
 }
+
+const noStats = (): SimStats => ({
+  grants: 0,
+  resumes: 0,
+  crashes: 0,
+  failedAppends: 0,
+  sets: 0,
+  shared: 0,
+  semaphores: 0,
+  transfers: 0,
+  downgrades: 0,
+  deadlocks: 0,
+  taken: 0,
+  maxHolds: 0,
+  hung: 0,
+  delays: 0,
+});
 
 /** Runs a simulation. Throws at the first violation, naming seed and step. */
 export function simulate({ seed, steps, core = Core }: SimOptions): SimStats {
@@ -39,20 +77,21 @@ export function simulate({ seed, steps, core = Core }: SimOptions): SimStats {
   for (let step = 1; step <= steps; step++) {
     try {
       world.step();
+      if (step === steps) world.end();
     } catch (error) {
       const what = error instanceof Error ? error.message : String(error);
       const advice = `LEASEHOLD_SIM_SEED=${seed} LEASEHOLD_SIM_STEPS=${step}`;
       throw new Error(`step ${step} of seed ${seed}: ${what}\n  again with ${advice}`, { cause: error });
     }
   }
-  return { ...world.stats, steps };
+  return world.stats;
 }
 
 class World {
   readonly random: Random;
   readonly clusterId = CLUSTER_ID;
   readonly lockNames: readonly string[];
-  readonly stats: SimStats = { grants: 0, resumes: 0, crashes: 0, failedAppends: 0, steps: 0 };
+  readonly stats = noStats();
   nowMs = 1_000;
   #ids = 0;
   readonly #server: SimServer;
@@ -64,22 +103,39 @@ class World {
   readonly #messages: (() => void)[] = [];
   /** Calls that the server has and has not answered. */
   readonly #calls = new Set<SimCall>();
+  /** How often time makes a leap. */
+  readonly #leaping: number;
+  readonly #modes = new Map<string, LockMode>();
+  readonly #permitLimits = new Map<string, number>();
+  /** Tokens that were taken away at once: their holders may go on believing. */
+  readonly #takenNow = new Set<number>();
 
   constructor(seed: number, core: CoreClass) {
     this.random = new Random(seed);
     const { random } = this;
-    this.lockNames = ["a", "b", "c"].slice(0, random.between(1, 3));
+    this.lockNames = ["a", "b", "c", "d"].slice(0, random.between(1, 4));
+    for (const name of this.lockNames) {
+      this.#modes.set(name, random.pick(["exclusive", "shared", "semaphore"]));
+      this.#permitLimits.set(name, random.between(1, 4));
+    }
+    this.#leaping = random.pick([0.001, 0.004, 0.02]);
+    const slices: Slices = random.pick(["large", "large", "large", "driven", "loose"]);
+    const loose = slices === "loose";
     const limits: CoreLimits = {
       ...testLimits,
       resumeMs: random.pick([200, 800]),
-      expirySliceMax: random.pick([1, 2, 1_000]),
-      holdsPerLeaseMax: random.pick([2, 1_000]),
-      waitersPerLockMax: random.pick([3, 1_000]),
-      commandsPerSessionMax: random.pick([6, 1_000]),
+      expirySliceMax: slices === "large" ? 1_000 : random.pick([1, 2]),
+      holdersPerLockMax: random.pick([2, 1_000, 1_000]),
+      // Which limit is met first is not the model's business.
+      holdsPerLeaseMax: loose ? random.pick([2, 1_000]) : 1_000,
+      waitersPerLockMax: loose ? random.pick([3, 1_000]) : 1_000,
+      commandsPerSessionMax: loose ? random.pick([6, 1_000]) : 1_000,
+      deadlockSearchMax: loose ? random.pick([2, 1_000]) : 1_000,
       requestRememberedMs: 1_000_000_000,
     };
-    this.#server = new SimServer(core, limits, () => this.nowMs, {
+    this.#server = new SimServer(core, limits, slices, () => this.nowMs, {
       deliver: (reply) => this.#deliver(reply),
+      happened: (event, command) => this.#happened(event, command),
       dropped: () => this.#dropped(),
     });
     const clients = random.between(2, 5);
@@ -94,9 +150,26 @@ class World {
     return `id${++this.#ids}`;
   }
 
+  modeOf(name: string): LockMode {
+    return this.#modes.get(name) as LockMode;
+  }
+
+  permitLimitOf(name: string): number {
+    return this.#permitLimits.get(name) as number;
+  }
+
+  /** Mostly the id of somebody who waits for that lock; now and then of anybody, or of nobody. */
+  someTicket(name: string): string {
+    const tickets = [...(this.#server.core?.inspect().tickets.values() ?? [])];
+    const waiting = tickets.filter(({ places }) => places.some(({ lock }) => lock.name === name));
+    const { random } = this;
+    const from = waiting.length > 0 && random.chance(0.85) ? waiting : tickets;
+    return from.length === 0 || random.chance(0.03) ? "T999999" : `T${random.pick(from).serial}`;
+  }
+
   step(): void {
     const { random } = this;
-    const leaps = random.chance(0.02);
+    const leaps = random.chance(this.#leaping);
     if (leaps && (this.#server.overdueMs > 300 || random.chance(0.8))) this.#expireAll();
     this.nowMs += leaps ? random.between(50, 1_500) : random.between(0, 6);
     const action = random.between(1, 1_000);
@@ -112,7 +185,9 @@ class World {
     else if (action <= 990) this.#cutCall();
     else if (action <= 994) this.#cutStream();
     else if (action <= 995) this.#server.checkRecovery();
-    else if (action <= 998) this.#misfortune();
+    else if (action <= 997) this.#misfortune();
+    else if (action <= 999) this.#takeAway();
+    else this.#permitLimits.set(random.pick(this.lockNames), random.between(1, 5));
     this.#checkBeliefs();
   }
 
@@ -130,6 +205,48 @@ class World {
       this.stats.crashes++;
       this.#server.crash(random.chance(0.5));
     }
+  }
+
+  /** An administrator takes a lock away. */
+  #takeAway(): void {
+    const { random } = this;
+    const holds = [...(this.#server.core?.inspect().holds.values() ?? [])];
+    const hold = holds.length === 0 ? undefined : random.pick(holds);
+    const name = hold?.lock.name ?? random.pick(this.lockNames);
+    const token = random.chance(0.3) ? 0 : random.chance(0.1) ? random.between(1, 99) : (hold?.token ?? 0);
+    const now = random.chance(0.25);
+    this.call(
+      new SimCall({ kind: "forceRelease", name, token, message: "maintenance", now }, this.nowMs, () => undefined),
+    );
+  }
+
+  /**
+   * Everybody leaves without a word, and time goes by; in some runs the server crashes again and again meanwhile. In the
+   * end nothing is left.
+   */
+  end(): void {
+    const { random } = this;
+    if (!this.#server.up) this.#server.start(0);
+    this.#messages.length = 0;
+    for (const { id, epoch } of [...(this.#server.core?.inspect().sessions.values() ?? [])]) {
+      this.#server.submit({ kind: "detach", sessionId: id, epoch });
+    }
+    for (const call of this.#calls) this.#server.submit({ kind: "callGone", route: call, token: null });
+    const crashes = random.chance(0.3);
+    // The longest TTL, twice, and after it the longest lock delay.
+    for (let passedMs = 0; passedMs < 2 * 3_000 + 2_000 + 1_000; passedMs += 500) {
+      this.#expireAll();
+      this.nowMs += 500;
+      this.#server.finishAppend();
+      this.#server.seal(true);
+      this.#server.finishAppend();
+      if (!crashes || !random.chance(0.5)) continue;
+      this.#server.seal(true);
+      this.#server.crash(random.chance(0.5));
+      this.#server.start(random.between(0, 10_000));
+    }
+    this.#expireAll();
+    this.#server.checkEmpty();
   }
 
   #clientActs(): void {
@@ -181,7 +298,7 @@ class World {
     if (call.fate === "arrives") this.#messages.push(() => call.onOutcome(outcome, call.sentMs));
     if (call.fate !== "gone" || outcome.kind !== "grant") return;
     // Noticed when the answer is written, and that may take its time.
-    const { token } = outcome;
+    const token = outcome.grants[0]?.token ?? 0;
     const { core } = this.#server;
     this.#messages.push(() => {
       if (this.#server.core === core) this.#server.submit({ kind: "callGone", route: call, token });
@@ -199,15 +316,17 @@ class World {
   #travel(): void {
     const { random } = this;
     if (this.#messages.length > 0 && random.chance(0.5)) {
-      const index = random.between(0, this.#messages.length - 1);
-      const [message] = this.#messages.splice(index, 1);
-      message?.();
+      for (let arrive = random.between(1, 3); arrive > 0 && this.#messages.length > 0; arrive--) {
+        const index = random.between(0, this.#messages.length - 1);
+        const [message] = this.#messages.splice(index, 1);
+        message?.();
+      }
       return;
     }
     if (this.#streams.length === 0) return;
     const stream = random.pick(this.#streams);
     if (random.chance(0.5)) this.#toServer(stream);
-    else this.#toClient(stream);
+    else for (let arrive = random.between(1, 12); arrive > 0; arrive--) this.#toClient(stream);
     if (!stream.clientOpen && !stream.serverOpen) this.#streams = this.#streams.filter((other) => other !== stream);
   }
 
@@ -260,9 +379,31 @@ class World {
 
   #deliver(reply: Reply): void {
     const { route } = reply;
-    if (reply.kind === "outcome" && reply.outcome.kind === "grant") this.stats.grants++;
+    if (reply.kind === "outcome") this.#count(reply.outcome);
     if (route instanceof SimCall) this.#answer(route, reply);
     else if (route instanceof SimStream) this.#write(route, reply);
+  }
+
+  #count(outcome: Outcome): void {
+    const { stats } = this;
+    if (outcome.kind === "grant") {
+      stats.grants++;
+      if (outcome.grants.length > 1) stats.sets++;
+    } else if (outcome.kind === "transferred") stats.transfers++;
+    else if (outcome.kind === "refused" && outcome.reason === "DEADLOCK") stats.deadlocks++;
+    else if (outcome.kind === "busy" && outcome.delayRemainingMs > 0) stats.delays++;
+  }
+
+  #happened(event: CoreEvent, command: Command): void {
+    const { stats } = this;
+    const taking = command.kind === "call" && command.request.kind === "forceRelease";
+    if (taking && event.kind === "holdEnded") this.#takenNow.add(event.token);
+    if (event.kind === "granted" && event.mode === "shared") stats.shared++;
+    else if (event.kind === "granted" && event.mode === "semaphore") stats.semaphores++;
+    else if (event.kind === "downgraded") stats.downgrades++;
+    else if (event.kind === "leaseEnded" && event.hung) stats.hung++;
+    else if (event.kind === "holdEnded" && event.end === "max_hold") stats.maxHolds++;
+    else if (event.kind === "holdEnded" && event.end === "forced") stats.taken++;
   }
 
   #write(stream: SimStream, reply: Reply): void {
@@ -294,15 +435,15 @@ class World {
     }
   }
 
-  /** Who believes to hold does hold: in the core, and on the disk. And no two believe in the same lock. */
+  /** Who believes to hold does hold, in the core and on the disk; and all those who believe can do so together. */
   #checkBeliefs(): void {
-    const holder = new Map<string, number>();
     const state = this.#server.core?.inspect();
+    const beliefs: Belief[] = [];
     for (const client of [...this.#sessions, ...this.#unaries]) {
-      for (const { name, token } of client.believed()) {
-        const other = holder.get(name);
-        ensure(other === undefined, () => `two clients believe to hold ${name}, by ${other} and ${token}`);
-        holder.set(name, token);
+      for (const belief of client.believed()) {
+        const { name, token } = belief;
+        if (this.#takenNow.has(token)) continue; // there only a fence helps
+        beliefs.push(belief);
         ensure(this.#server.journal.has(`h/${token}`), () => `${name} is believed held by ${token}, the disk differs`);
         if (state === undefined) continue;
         const hold = state.holds.get(token);
@@ -310,5 +451,6 @@ class World {
         ensure(held, () => `${name} is believed held by ${token}, the server differs`);
       }
     }
+    checkTogether(beliefs);
   }
 }

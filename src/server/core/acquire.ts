@@ -20,6 +20,7 @@ import {
   attachTicket,
   detachTicket,
   makeTicket,
+  reattachTicket,
   removeTicket,
   touchAll,
   unlinkTicket,
@@ -203,7 +204,7 @@ function acquireAgain(
     detachTicket(state, known, nowMs);
     return timeOut(state, fx, known, nowMs);
   }
-  attachTicket(state, known, caller.route, pollUntil(request, caller, known.lease, nowMs), nowMs);
+  reattachTicket(state, known, caller.route, pollUntil(request, caller, known.lease, nowMs), nowMs);
   return null;
 }
 

@@ -7,7 +7,7 @@ import { ended, grantOutcome } from "./holds.js";
 import { revoke } from "./lease-end.js";
 import { createLease, liveLease, remainingMs, renewLease, unknownLease, viewLease } from "./leases.js";
 import type { Session, State } from "./state.js";
-import { attachTicket } from "./tickets.js";
+import { reattachTicket } from "./tickets.js";
 import type { CreateLease, Effects, Outcome, RenewLease, Request, Tick } from "./types.js";
 import { counts, describeLock, listLeases, listLocks, topLocks } from "./views.js";
 
@@ -137,7 +137,7 @@ export function executeOnce(
     case "hold":
       return effect.lease.dead === null ? grantOutcome(effect, nowMs) : unknownLease;
     case "ticket":
-      if (effect.route !== caller.route) attachTicket(state, effect, caller.route, Number.POSITIVE_INFINITY, nowMs);
+      if (effect.route !== caller.route) reattachTicket(state, effect, caller.route, Number.POSITIVE_INFINITY, nowMs);
       return null; // it waits; the answer will come
     case "transferred":
       return { kind: "transferred", token: effect.token };

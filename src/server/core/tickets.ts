@@ -103,6 +103,11 @@ export function attachTicket(state: State, ticket: Ticket, route: Route, pollUnt
   ticket.pollUntilMs = pollUntilMs;
   if (route.kind === "call") state.callTickets.set(route, ticket);
   state.deadlines.set(ticket, Math.min(ticket.waitUntilMs, pollUntilMs));
+}
+
+/** Somebody is there again: it may be its turn. */
+export function reattachTicket(state: State, ticket: Ticket, route: Route, pollUntilMs: number, nowMs: number): void {
+  attachTicket(state, ticket, route, pollUntilMs, nowMs);
   touchAll(state, ticket);
 }
 
