@@ -8,6 +8,7 @@ import { plain } from "./output.js";
 /** The exit codes of `leasehold`. */
 export const exitCode = {
   ok: 0,
+  declined: 1,
   usage: 64,
   unreachable: 69,
   internal: 70,
@@ -21,10 +22,13 @@ export const exitCode = {
 export class CliError extends Error {
   override readonly name = "CliError";
   readonly exitCode: number;
+  /** The server's reason, if it was the server that refused: "STALE_TOKEN". */
+  readonly reason: string;
 
-  constructor(message: string, code: number) {
+  constructor(message: string, code: number, reason = "") {
     super(message);
     this.exitCode = code;
+    this.reason = reason;
   }
 }
 
@@ -104,8 +108,10 @@ export class Caller {
   #failure(error: ServiceError): CliError {
     const bytes = error.metadata?.get("grpc-status-details-bin")[0];
     const details = Buffer.isBuffer(bytes) ? decodeStatus(bytes) : undefined;
-    if (details)
-      return new CliError(`${plain(details.message)} (${details.reason})`, codes[error.code] ?? exitCode.internal);
+    if (details) {
+      const { message, reason } = details;
+      return new CliError(`${plain(message)} (${reason})`, codes[error.code] ?? exitCode.internal, reason);
+    }
     if (error.code === status.UNAVAILABLE) {
       const reason = /\bE[A-Z]{3,}\b/.exec(error.details)?.[0] ?? plain(error.details);
       const message = `cannot reach ${this.address} (${reason}). Start one: npx leasehold serve`;

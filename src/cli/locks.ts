@@ -1,22 +1,18 @@
 import { type leasehold, v1 } from "@leasehold/client/wire";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
+import { positive } from "./arguments.js";
 import { type Caller, type ConnectionOptions, connectionOptions, withServer } from "./common.js";
-import { base64, duration, json, plain, plural, print, table } from "./output.js";
+import { fetchLock, lockForJson, lockForPeople } from "./describe.js";
+import { holderForJson, lockModeText, ownerText, type WireHolder } from "./lock-views.js";
+import { duration, json, plain, print, table } from "./output.js";
 
 const listLocks = {
   path: "/leasehold.v1.LockService/ListLocks",
   request: v1.ListLocksRequest,
   response: v1.ListLocksResponse,
 } as const;
-const describeLock = {
-  path: "/leasehold.v1.LockService/DescribeLock",
-  request: v1.DescribeLockRequest,
-  response: v1.DescribeLockResponse,
-} as const;
 
 const PAGE_SIZE = 500;
-/** Waiters that are listed when one lock is described. */
-const WAITERS_MAX = 100;
 
 export function registerLocks(program: Command): void {
   const locks = program
@@ -28,15 +24,10 @@ export function registerLocks(program: Command): void {
 
   const describe = locks
     .command("describe")
-    .description("tell who holds a lock and who waits for it")
+    .description("tell who holds a lock, who waits for it, and for whom")
     .argument("<name>", "the name of the lock");
   // `locks --addr a describe x` and `locks describe x --addr a` are the same.
   connectionOptions(describe).action(showLock);
-}
-
-function positive(text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("It is not a whole number above zero.");
-  return Number(text);
 }
 
 async function showLocks(prefix: string, options: ConnectionOptions & { readonly limit: number }): Promise<void> {
@@ -49,12 +40,12 @@ async function showLocks(prefix: string, options: ConnectionOptions & { readonly
     print(prefix === "" ? "no locks\n" : `no locks that begin with ${plain(prefix)}\n`);
     return;
   }
-  print(table(["NAME", "TOKEN>", "OWNER", "HELD>", "LEASE ENDS IN>", "WAITING>"], found.locks.map(row)));
+  const headings = ["NAME", "MODE", "HOLDERS>", "TOKEN>", "OWNER", "HELD>", "LEASE ENDS IN>", "WAITING>"];
+  print(table(headings, found.locks.map(row)));
   if (found.truncated) print(`... and more: give a longer prefix, or --limit above ${options.limit}\n`);
 }
 
 type LockSummary = leasehold.v1.LockSummary.$Properties;
-type Holder = leasehold.v1.Holder.$Properties;
 
 async function fetchLocks(server: Caller, prefix: string, limit: number) {
   const locks: LockSummary[] = [];
@@ -69,84 +60,44 @@ async function fetchLocks(server: Caller, prefix: string, limit: number) {
   return { locks: locks.slice(0, limit), truncated: pageToken !== "" || locks.length > limit };
 }
 
+const holdersOf = (lock: LockSummary): number => Math.max(lock.holdersTotal ?? 0, lock.holders?.length ?? 0);
+
 function row(lock: LockSummary): string[] {
-  const [holder, ...others] = lock.holders ?? [];
+  const holders = lock.holders ?? [];
+  const [first, ...others] = holders;
   const waiting = String(lock.waiters ?? 0);
   const name = plain(lock.name ?? "");
-  if (!holder) return [name, "-", lock.reserved ? "(reserved)" : "(free)", "-", "-", waiting];
-  const owner = (plain(holder.owner ?? "") || "-") + (others.length > 0 ? ` and ${others.length} more` : "");
-  const held = duration(holder.heldMs ?? 0);
-  return [name, String(holder.token), owner, held, duration(holder.leaseRemainingMs ?? 0), waiting];
+  if (!first) return [name, "-", "0", "-", whyFree(lock), "-", "-", waiting];
+  const mode = lockModeText(holders, holdersOf(lock));
+  const [held, left] = [duration(first.heldMs ?? 0), duration(first.leaseRemainingMs ?? 0)];
+  return [name, mode, String(holdersOf(lock)), String(first.token), ownersText(first, others), held, left, waiting];
 }
 
-// A decoded message has the fields that were not sent on its prototype: JSON is made field by field.
-const summaryForJson = ({ name, holders, waiters, reserved }: LockSummary) => ({
-  name,
-  holders: (holders ?? []).map(holderForJson),
-  waiters,
-  reserved,
-});
+function ownersText(first: WireHolder, others: readonly WireHolder[]): string {
+  const more = others.length > 0 ? ", ..." : "";
+  const leaving = first.revoking ? " (being taken away)" : "";
+  return `${ownerText(first.owner)}${more}${leaving}`;
+}
 
-const holderForJson = ({ token, timestamp, owner, metadata, heldMs, leaseRemainingMs, leaseDisplayId }: Holder) => ({
-  token,
-  timestamp,
-  owner,
-  metadata: base64(metadata ?? new Uint8Array()),
-  heldMs,
-  leaseRemainingMs,
-  leaseDisplayId,
-});
+function whyFree(lock: LockSummary): string {
+  if (lock.delayRemainingMs) return `(delayed for ${duration(lock.delayRemainingMs)})`;
+  return lock.reserved ? "(reserved)" : "(free)";
+}
+
+function summaryForJson(lock: LockSummary) {
+  const { name, holders, waiters, reserved, delayRemainingMs } = lock;
+  return {
+    name,
+    holders: (holders ?? []).map(holderForJson),
+    holdersTotal: holdersOf(lock),
+    ...{ waiters, reserved, delayRemainingMs },
+  };
+}
 
 async function showLock(name: string, own: ConnectionOptions, command: Command): Promise<void> {
   const outer = command.parent?.opts<ConnectionOptions>() ?? own;
   const given = (option: keyof ConnectionOptions) => command.getOptionValueSource(option) === "cli";
   const addr = given("addr") ? own.addr : outer.addr;
-  const request = { name, waitersMax: WAITERS_MAX };
-  const lock = await withServer(addr, (server) => server.call(describeLock, request));
+  const lock = await withServer(addr, (server) => fetchLock(server, name));
   print(own.json || outer.json ? json(lockForJson(lock)) : lockForPeople(name, lock));
-}
-
-type Described = ReturnType<typeof v1.DescribeLockResponse.decode>;
-
-function lockForJson(lock: Described) {
-  const waiters = (lock.waiters ?? []).map(({ ticketId, position, owner, metadata, waitedMs, attached }) => ({
-    ticketId,
-    position,
-    owner,
-    metadata: base64(metadata ?? new Uint8Array()),
-    waitedMs,
-    attached,
-  }));
-  const { name, reserved, waitersTotal } = lock;
-  return { name, holders: (lock.holders ?? []).map(holderForJson), reserved, waitersTotal, waiters };
-}
-
-function lockForPeople(name: string, lock: Described): string {
-  const holders = lock.holders ?? [];
-  let text = `${plain(name)}\n`;
-  if (holders.length === 0) {
-    text += lock.reserved ? "free, but reserved for the first waiter, whose connection broke\n" : "free\n";
-  }
-  for (const holder of holders) text += describeHolder(holder);
-  const waiters = lock.waiters ?? [];
-  if (lock.waitersTotal === 0) return `${text}nobody waits\n`;
-  text += `${plural(lock.waitersTotal, "waiter")}\n`;
-  text += table(
-    ["#>", "OWNER", "WAITED>", "CONNECTED"],
-    waiters.map((waiter) => [
-      String(waiter.position),
-      plain(waiter.owner ?? "") || "-",
-      duration(waiter.waitedMs ?? 0),
-      waiter.attached ? "yes" : "no",
-    ]),
-  );
-  const unlisted = lock.waitersTotal - waiters.length;
-  return unlisted > 0 ? `${text}... and ${unlisted} more\n` : text;
-}
-
-function describeHolder(holder: Holder): string {
-  const { token = 0, timestamp = 0, heldMs, leaseRemainingMs } = holder;
-  const owner = plain(holder.owner ?? "") || "someone without a name";
-  const lease = `lease ${plain(holder.leaseDisplayId ?? "")} ends in ${duration(leaseRemainingMs ?? 0)} unless renewed`;
-  return `held by ${owner} for ${duration(heldMs ?? 0)}, token ${token}, timestamp ${timestamp}, ${lease}\n`;
 }

@@ -9,10 +9,15 @@ const run = async (program: Command) => (await import("./run.js")).registerRun(p
 
 const commands: Readonly<Record<string, (program: Command) => Promise<void>>> = {
   run,
+  elect: async (program) => (await import("./elect.js")).registerElect(program),
   serve: async (program) => (await import("./serve.js")).registerServe(program),
   locks: async (program) => (await import("./locks.js")).registerLocks(program),
+  watch: async (program) => (await import("./watch.js")).registerWatch(program),
+  top: async (program) => (await import("./top.js")).registerTop(program),
+  release: async (program) => (await import("./release.js")).registerRelease(program),
   status: async (program) => (await import("./status.js")).registerStatus(program),
   tick: async (program) => (await import("./tick.js")).registerTick(program),
+  verify: async (program) => (await import("./verify.js")).registerVerify(program),
 };
 
 async function main(args: readonly string[]): Promise<number> {
@@ -27,7 +32,7 @@ async function main(args: readonly string[]): Promise<number> {
   for (const load of register ? [register] : Object.values(commands)) await load(program);
   try {
     await program.parseAsync(args, { from: "user" });
-    return exitCode.ok;
+    return Number(process.exitCode ?? exitCode.ok); // a command may have set it
   } catch (error) {
     return report(error);
   }

@@ -2,29 +2,27 @@
  * `leasehold run NAME -- COMMAND`: runs a command while holding a lock, and sees to it that the command does not outlive
  * the lock. How: see run/guardian.ts.
  */
-import { isUtf8 } from "node:buffer";
-import { readFileSync } from "node:fs";
-import { isatty } from "node:tty";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { formatDurationMs, parseDurationMs } from "../server/config/units.js";
-import { CliError, DEFAULT_ADDR, exitCode } from "./common.js";
-import { planFor } from "./run/belief.js";
+import { duration, positive } from "./arguments.js";
+import { exitCode } from "./common.js";
+import { commandWords, type HoldFlags, holdOptions, taskOf, usage } from "./run/flags.js";
 import { type Job, runJob } from "./run/job.js";
+import type { Task } from "./run/task.js";
 
-interface RunFlags {
-  readonly ttl: number;
+interface RunFlags extends HoldFlags {
   readonly wait?: number;
   readonly try?: true;
   readonly busyCode: number;
-  readonly killAfter: number;
-  readonly foreground?: true;
-  readonly addr: string;
+  readonly shared?: true;
+  readonly permits?: number;
+  readonly take?: number;
 }
 
 const HELP = `
 What follows NAME, or --, is started as it stands, without a shell. It finds LEASEHOLD_TOKEN (the fencing token),
-LEASEHOLD_LOCK and LEASEHOLD_ADDR in its environment (and LEASEHOLD_RUN, by which its descendants are found). Without a command the token is printed and the lock held until
-a signal comes.
+LEASEHOLD_LOCK, LEASEHOLD_ADDR and, with --permits, LEASEHOLD_SLOT (which of the permits it has, from 0; several with
+commas) in its environment, and LEASEHOLD_RUN, by which its descendants are found. Without a command the token is
+printed and the lock held until a signal comes.
 
 When the lock is lost the command is ended, before anybody else gets the lock: SIGTERM, and SIGKILL after --kill-after,
 to its whole process group. That holds also if this process is stopped or killed: a second process, the guardian,
@@ -36,7 +34,7 @@ Exit codes: the command's own; 128+N if signal N ended it, or the wait; 126 it c
 64 usage; 69 server unreachable; 75 busy, or the wait is over (see -E); 77 denied; 79 lost, and the command ended.`;
 
 export function registerRun(program: Command): void {
-  program
+  const command = program
     .command("run")
     .alias("lock")
     .summary("run a command while holding a lock")
@@ -44,12 +42,6 @@ export function registerRun(program: Command): void {
     .usage("[options] NAME [--] [COMMAND...]")
     .argument("<name>", "the name of the lock")
     .argument("[command...]", "the command and its arguments")
-    .passThroughOptions()
-    .addOption(
-      new Option("--ttl <duration>", "how long the lock outlives a holder that is gone")
-        .default(15_000, "15s")
-        .argParser(duration),
-    )
     .addOption(
       new Option("-w, --wait <duration>", "how long to wait for the lock (default: for ever)").argParser(duration),
     )
@@ -59,71 +51,38 @@ export function registerRun(program: Command): void {
         .default(exitCode.busy)
         .argParser(code),
     )
+    .addOption(new Option("-s, --shared", "hold it together with others who say so").conflicts("permits"))
     .addOption(
-      new Option("--kill-after <duration>", "from SIGTERM to SIGKILL").default(3_000, "3s").argParser(duration),
+      new Option("--permits <n>", "a semaphore: there are n permits; the smallest n that is given counts").argParser(
+        positive,
+      ),
     )
-    .option("--foreground", "keep the command in the terminal's process group (automatic on a terminal)")
-    .addOption(new Option("--addr <host:port>", "the server").env("LEASEHOLD_ADDR").default(DEFAULT_ADDR))
+    .addOption(new Option("--take <n>", "how many of the permits to take (default: 1)").argParser(positive));
+  holdOptions(command)
     .addHelpText("after", HELP)
     .action(async (name: string, rest: string[], _flags: RunFlags, self: Command) => {
-      const command = commandWords(self, rest);
-      process.exit(await runJob(jobOf(name, command, self.opts<RunFlags>())));
+      const words = commandWords(self, rest);
+      process.exit(await runJob(jobOf(self, name, words, self.opts<RunFlags>())));
     });
 }
 
-/** What follows the name: options of ours as far as they go, then the command, with or without "--" before it. */
-function commandWords(self: Command, rest: readonly string[]): readonly string[] {
-  if (rest[0] === "--") return rest.slice(1);
-  const { operands, unknown } = self.parseOptions([...rest]);
-  const [word] = unknown;
-  if (word === "-h" || word === "--help") self.help();
-  if (word !== undefined) throw new CliError(`leasehold run: unknown option ${JSON.stringify(word)}`, exitCode.usage);
-  return operands;
-}
-
-function jobOf(name: string, command: readonly string[], flags: RunFlags): Job {
-  if (process.platform === "win32")
-    throw new CliError("leasehold run: there are no process groups on Windows", exitCode.usage);
-  if (flags.try && flags.wait !== undefined) throw usage("--try and --wait exclude each other");
-  if (command.some((word) => word.includes("\uFFFD")) && !argumentsAreText()) {
-    throw usage("an argument is not UTF-8; it would not reach the command as it is");
-  }
-  const planned = planFor(flags.ttl, flags.killAfter);
-  if (!planned.ok) {
-    const [ttl, grace, margin, least] = [flags.ttl, flags.killAfter, planned.marginMs, planned.ttlMsMin].map(
-      formatDurationMs,
-    );
-    throw usage(
-      `--ttl ${ttl} is too short to end the command in time: 3 x (--kill-after ${grace} + margin ${margin}) = ${least}`,
-    );
-  }
+function jobOf(self: Command, name: string, command: readonly string[], flags: RunFlags): Job {
+  if (flags.try && flags.wait !== undefined) throw usage(self, "--try and --wait exclude each other");
   return {
-    name,
-    command,
-    addr: flags.addr,
-    ttlMs: flags.ttl,
+    ...taskOf(self, name, command, flags, modeOf(self, flags)),
     waitMs: flags.try ? 0 : (flags.wait ?? Number.POSITIVE_INFINITY),
     busyCode: flags.busyCode,
-    plan: planned.plan,
-    foreground: flags.foreground === true || isatty(0),
   };
 }
 
-const usage = (text: string) => new CliError(`leasehold run: ${text}`, exitCode.usage);
-
-/** Node decodes arguments as UTF-8 and replaces what is not by U+FFFD, which is a character of its own, too. */
-function argumentsAreText(): boolean {
-  try {
-    return isUtf8(readFileSync("/proc/self/cmdline"));
-  } catch {
-    return false;
+function modeOf(self: Command, { shared, permits, take }: RunFlags): Pick<Task["request"], "mode" | "permits"> {
+  if (shared && permits !== undefined) throw usage(self, "--shared and --permits exclude each other");
+  if (permits === undefined) {
+    if (take !== undefined) throw usage(self, "--take says how many of the --permits to take; give --permits");
+    return shared ? { mode: "shared" } : {};
   }
-}
-
-function duration(text: string): number {
-  const ms = parseDurationMs(text);
-  if (ms === undefined) throw new InvalidArgumentError('It is not a duration such as "500ms", "15s", "5m".');
-  return ms;
+  if (take !== undefined && take > permits) throw usage(self, `there are ${permits} permits; --take ${take} is more`);
+  return { permits: { of: permits, take: take ?? 1 } };
 }
 
 function code(text: string): number {

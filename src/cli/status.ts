@@ -1,6 +1,6 @@
 import { type leasehold, v1 } from "@leasehold/client/wire";
 import type { Command } from "commander";
-import { type ConnectionOptions, connectionOptions, withServer } from "./common.js";
+import { type Caller, type ConnectionOptions, connectionOptions, withServer } from "./common.js";
 import { duration, json, list, plain, print, size } from "./output.js";
 
 const method = {
@@ -9,11 +9,13 @@ const method = {
   response: v1.StatusResponse,
 } as const;
 
+export const fetchStatus = (server: Caller): Promise<leasehold.v1.StatusResponse> => server.call(method, {});
+
 export function registerStatus(program: Command): void {
   connectionOptions(program.command("status").description("tell how a server is")).action(
     async ({ addr, json: asJson }: ConnectionOptions) => {
       const text = await withServer(addr, async (server) => {
-        const status = await server.call(method, {});
+        const status = await fetchStatus(server);
         return asJson ? json(forJson(status)) : describe(server.address, status);
       });
       print(text);

@@ -1,5 +1,6 @@
 import { v1 } from "@leasehold/client/wire";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
+import { wholeNumber } from "./arguments.js";
 import { type ConnectionOptions, connectionOptions, withServer } from "./common.js";
 import { json, print } from "./output.js";
 
@@ -21,11 +22,4 @@ export function registerTick(program: Command): void {
     if (options.json) print(json({ first, last }));
     else print(first === last ? `${first}\n` : `${first}..${last}\n`);
   });
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value))
-    throw new InvalidArgumentError("It is not a whole number.");
-  return value;
 }

@@ -26,6 +26,8 @@ function refuse(code: status, reason: string, message: string): never {
   throw { code, details: message, metadata };
 }
 
+const { LOCK_MODE_EXCLUSIVE, LOCK_MODE_SEMAPHORE, LOCK_MODE_SHARED } = v1.LockMode;
+
 const holder: wire.v1.Holder.$Properties = {
   token: 7,
   timestamp: 42,
@@ -34,15 +36,36 @@ const holder: wire.v1.Holder.$Properties = {
   heldMs: 12_340,
   leaseRemainingMs: 8_100,
   leaseDisplayId: "l-1",
+  mode: LOCK_MODE_EXCLUSIVE,
 };
+const holderAsJson = {
+  ...holder,
+  metadata: Buffer.from("meta").toString("base64"),
+  metadataText: "meta",
+  mode: "exclusive",
+  permits: 0,
+  permitLimit: 0,
+  slots: [],
+  maxHoldRemainingMs: 0,
+  revoking: false,
+  contenderId: "",
+};
+const permits = (token: number, taken: number, limit: number): wire.v1.Holder.$Properties => ({
+  ...{ token, owner: `w/${token}`, heldMs: 5, leaseRemainingMs: 1_000, mode: LOCK_MODE_SEMAPHORE },
+  ...{ permits: taken, permitLimit: limit, slots: [token, token + 1].slice(0, taken) },
+});
 
-/** Pages of two, over three locks. */
+/** Pages of two, over five locks. */
 const listLocks: Method = (bytes) => {
   const { pageToken, prefix, pageSize } = decode(v1.ListLocksRequest, bytes);
+  const reader = { ...holder, mode: LOCK_MODE_SHARED, owner: "r", revoking: true };
   const all = [
-    { name: `${prefix}a`, holders: [holder], waiters: 2 },
+    { name: `${prefix}a`, holders: [holder], holdersTotal: 1, waiters: 2 },
     { name: `${prefix}b`, reserved: true, waiters: 1 },
-    { name: `${prefix}ccccc`, holders: [{ ...holder, token: 12_345, owner: "" }] },
+    { name: `${prefix}ccccc`, holders: [{ ...holder, token: 12_345, owner: "" }], holdersTotal: 1 },
+    { name: `${prefix}d`, delayRemainingMs: 3_000, waiters: 1 },
+    { name: `${prefix}e`, holders: [permits(1, 2, 5), permits(2, 1, 4)], holdersTotal: 2 },
+    { name: `${prefix}f`, holders: [reader, reader], holdersTotal: 12 },
   ];
   const from = Number(pageToken || 0);
   const to = from + Math.min(2, pageSize);
@@ -55,10 +78,13 @@ describe("locks", () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toBe(
       [
-        "NAME     TOKEN  OWNER                 HELD  LEASE ENDS IN  WAITING",
-        "p/a          7  billing\\u{1b}[31m/1  12.3s           8.1s        2",
-        "p/b          -  (reserved)               -              -        1",
-        "p/ccccc  12345  -                    12.3s           8.1s        0",
+        "NAME     MODE           HOLDERS  TOKEN  OWNER                       HELD  LEASE ENDS IN  WAITING",
+        "p/a      exclusive            1      7  billing\\u{1b}[31m/1        12.3s           8.1s        2",
+        "p/b      -                    0      -  (reserved)                     -              -        1",
+        "p/ccccc  exclusive            1  12345  -                          12.3s           8.1s        0",
+        "p/d      -                    0      -  (delayed for 3.0s)             -              -        1",
+        "p/e      semaphore 3/4        2      1  w/1, ...                     5ms           1.0s        0",
+        "p/f      shared              12      7  r, ... (being taken away)  12.3s           8.1s        0",
         "",
       ].join("\n"),
     );
@@ -77,13 +103,11 @@ describe("locks", () => {
     const { stdout } = await leasehold(["locks", "--json", "--addr", await addr({ [LIST]: listLocks })]);
     const { locks, truncated } = JSON.parse(stdout);
     expect(truncated).toBe(false);
-    expect(locks[0]).toEqual({
-      name: "a",
-      holders: [{ ...holder, metadata: Buffer.from("meta").toString("base64") }],
-      waiters: 2,
-      reserved: false,
-    });
-    expect(locks[1]).toEqual({ name: "b", holders: [], waiters: 1, reserved: true });
+    const free = { holders: [], holdersTotal: 0, waiters: 1, reserved: false, delayRemainingMs: 0 };
+    expect(locks[0]).toEqual({ ...free, name: "a", holders: [holderAsJson], holdersTotal: 1, waiters: 2 });
+    expect(locks[1]).toEqual({ ...free, name: "b", reserved: true });
+    expect(locks[3]).toEqual({ ...free, name: "d", delayRemainingMs: 3_000 });
+    expect(locks[4].holders[0]).toMatchObject({ mode: "semaphore", permits: 2, permitLimit: 5, slots: [1, 2] });
   });
 
   it("says when there is nothing", async () => {
@@ -94,33 +118,80 @@ describe("locks", () => {
 });
 
 describe("locks describe", () => {
+  const waiters: wire.v1.Waiter.$Properties[] = [
+    {
+      ...{ ticketId: "T1", position: 1, owner: "w1", waitedMs: 1_500, attached: true, mode: LOCK_MODE_EXCLUSIVE },
+      blockedBy: { lock: "orders/42", token: 7, owner: "me", hops: 1 },
+    },
+    {
+      ...{ ticketId: "T2", position: 2, owner: "", waitedMs: 20, attached: false, mode: LOCK_MODE_SHARED, locks: 3 },
+      blockedBy: { lock: "orders/43", token: 9, owner: "other", hops: 2 },
+    },
+    {
+      ...{ ticketId: "T3", position: 3, owner: "w3", waitedMs: 20, attached: true, mode: LOCK_MODE_SEMAPHORE },
+      ...{ permits: 2, permitLimit: 5, blockedBy: { lock: "orders/42", ticketId: "T2", hops: 1 } },
+    },
+    { ticketId: "T4", position: 4, owner: "w4", attached: true, blockedBy: { lock: "x", hops: 3 } },
+  ];
   const describeLock: Method = (bytes) => {
     const { name } = decode(v1.DescribeLockRequest, bytes);
     if (name === "free") return encode(v1.DescribeLockResponse, { name });
-    const waiters = [
-      { ticketId: "t1", position: 1, owner: "w1", waitedMs: 1_500, attached: true },
-      { ticketId: "t2", position: 2, owner: "", waitedMs: 20, attached: false },
-    ];
-    return encode(v1.DescribeLockResponse, { name, holders: [{ ...holder, owner: "me" }], waiters, waitersTotal: 5 });
+    if (name === "delayed") return encode(v1.DescribeLockResponse, { name, delayRemainingMs: 2_500 });
+    if (name === "reserved") return encode(v1.DescribeLockResponse, { name, reserved: true });
+    if (name === "permits") {
+      const holders = [
+        { ...permits(3, 2, 5), maxHoldRemainingMs: 60_000, revoking: true, contenderId: "c1" },
+        { ...permits(6, 1, 5), metadata: Buffer.from([0xff, 0]) },
+      ];
+      return encode(v1.DescribeLockResponse, { name, holders, holdersTotal: 120 });
+    }
+    return encode(v1.DescribeLockResponse, { name, holders: [{ ...holder, owner: "me" }], waiters, waitersTotal: 6 });
   };
 
-  it("tells who holds and who waits", async () => {
+  it("tells who holds, who waits, and for whom", async () => {
+    const args = ["locks", "describe", "orders/42", "--addr", await addr({ [DESCRIBE]: describeLock })];
+    const { stdout } = await leasehold(args);
+    expect(stdout).toBe(
+      [
+        "orders/42",
+        "held by me for 12.3s, exclusive, token 7, timestamp 42",
+        "  lease l-1 ends in 8.1s unless renewed",
+        "  metadata meta",
+        "6 waiters",
+        "#  TICKET  OWNER  MODE                    WAITED  CONNECTED  BLOCKED BY",
+        "1  T1      w1     exclusive                 1.5s  yes        token 7 (me)",
+        "2  T2      -      shared, one of 3 locks    20ms  no         token 9 of orders/43 (other), 2 hops",
+        "3  T3      w3     2 of 5 permits            20ms  yes        ticket T2, not connected",
+        "4  T4      w4     exclusive                  0ms  yes        the lock delay of x, 3 hops",
+        "... and 2 more",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  it("tells of permits, of a maximum hold, and of what is being taken away", async () => {
     const { stdout } = await leasehold([
       "locks",
       "describe",
-      "orders/42",
+      "permits",
       "--addr",
       await addr({ [DESCRIBE]: describeLock }),
     ]);
     expect(stdout).toBe(
       [
-        "orders/42",
-        "held by me for 12.3s, token 7, timestamp 42, lease l-1 ends in 8.1s unless renewed",
-        "5 waiters",
-        "#  OWNER  WAITED  CONNECTED",
-        "1  w1       1.5s  yes",
-        "2  -        20ms  no",
-        "... and 3 more",
+        "permits",
+        "held by w/3 for 5ms, 2 of 5 permits, token 3, timestamp 0",
+        "  lease  ends in 1.0s unless renewed",
+        "  slots 3, 4",
+        "  maximum hold: ends in 1m, renewed or not",
+        "  being taken away: ends when its holder confirms, or has been promised no more",
+        "  contender c1",
+        "held by w/6 for 5ms, 1 of 5 permits, token 6, timestamp 0",
+        "  lease  ends in 1.0s unless renewed",
+        "  slot 6",
+        "  metadata 2 bytes in base64: /wA=",
+        "... and 118 more holders",
+        "nobody waits",
         "",
       ].join("\n"),
     );
@@ -131,9 +202,24 @@ describe("locks describe", () => {
     const before = await leasehold(["locks", "--json", "--addr", address, "describe", "x"]);
     const behind = await leasehold(["locks", "describe", "x", "--json", "--addr", address]);
     expect(behind).toEqual(before);
-    expect(JSON.parse(behind.stdout)).toMatchObject({ name: "x", waitersTotal: 5, waiters: [{ ticketId: "t1" }, {}] });
-    const free = await leasehold(["locks", "describe", "free"], { LEASEHOLD_ADDR: address });
-    expect(free.stdout).toBe("free\nfree\nnobody waits\n");
+    const { holders, waiters: listed, ...lock } = JSON.parse(behind.stdout);
+    expect(lock).toEqual({ name: "x", holdersTotal: 1, reserved: false, delayRemainingMs: 0, waitersTotal: 6 });
+    expect(holders).toEqual([{ ...holderAsJson, owner: "me" }]);
+    expect(listed[1]).toEqual({
+      ...{ ticketId: "T2", position: 2, owner: "", metadata: "", metadataText: "", waitedMs: 20, attached: false },
+      ...{ mode: "shared", permits: 0, permitLimit: 0, locks: 3, contenderId: "" },
+      blockedBy: { lock: "orders/43", token: 9, ticketId: null, owner: "other", hops: 2 },
+    });
+  });
+
+  it.each([
+    ["free", "free"],
+    ["delayed", "free, but its lock delay runs for another 2.5s"],
+    ["reserved", "free, but reserved for the first in its queue"],
+  ])("%s: it says so", async (name, text) => {
+    const address = await addr({ [DESCRIBE]: describeLock });
+    const { stdout } = await leasehold(["locks", "describe", name], { LEASEHOLD_ADDR: address });
+    expect(stdout).toBe(`${name}\n${text}\nnobody waits\n`);
   });
 });
 

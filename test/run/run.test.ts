@@ -1,107 +1,12 @@
 /** `leasehold run` against a real server, from its command line to its exit code. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { type Client, connect } from "@leasehold/client";
+import { connect } from "@leasehold/client";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { environment, program } from "../cli/support.js";
+import { program } from "../cli/support.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
-import { alive, childrenOf, guardianOf, seen, TreeLog } from "./processes.js";
-
-const tree = fileURLToPath(new URL("./tree.mjs", import.meta.url));
-const LOCK = "nightly/report";
-/** About as short as the rules allow. */
-const SHORT = ["--ttl", "2s", "--kill-after", "300ms"];
-
-class Run {
-  readonly #process: ChildProcess;
-  stdout = "";
-  stderr = "";
-  readonly #exit: Promise<number | string>;
-  ended = false;
-
-  constructor(server: { address: string }, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.#process = spawn(process.execPath, [program, "run", ...args], {
-      env: environment({ LEASEHOLD_ADDR: server.address, ...env }),
-      stdio: ["pipe", "pipe", "pipe"],
-      detached: true,
-    });
-    this.#process.stdout?.on("data", (chunk) => {
-      this.stdout += chunk;
-    });
-    this.#process.stderr?.on("data", (chunk) => {
-      this.stderr += chunk;
-    });
-    this.#exit = once(this.#process, "close").then(([code, signal]) => {
-      this.ended = true;
-      return code ?? signal;
-    });
-    onTestFinished(() => {
-      this.#process.kill("SIGKILL");
-    });
-  }
-
-  get pid(): number {
-    return this.#process.pid as number;
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#process.kill(signal);
-  }
-
-  input(text: string): void {
-    this.#process.stdin?.end(text);
-  }
-
-  async saysOnStdout(text: string): Promise<void> {
-    await until(() => this.stdout.includes(text), 20_000, `${JSON.stringify(text)} on stdout`);
-  }
-
-  /** The exit code, or the signal that killed it. */
-  exit(): Promise<number | string> {
-    return this.#exit;
-  }
-
-  get guardian(): number {
-    return guardianOf(this.pid)?.pid as number;
-  }
-}
-
-const memoryServer = () => ServerProcess.start("memory:");
-const node = (script: string): string[] => ["--", process.execPath, "-e", script];
-
-async function client(server: ServerProcess): Promise<Client> {
-  const connected = await connect(server.address);
-  onTestFinished(() => connected.close());
-  return connected;
-}
-
-/** Runs a command of several processes under the lock. */
-async function runTree(server: ServerProcess, roles: string[], flags: readonly string[] = SHORT) {
-  const log = new TreeLog(await temporaryFolder());
-  const run = new Run(server, [...flags, LOCK, "--", process.execPath, tree, log.folder, ...roles]);
-  onTestFinished(() => {
-    for (const pid of log.alive) process.kill(pid, "SIGKILL");
-  });
-  await until(() => log.pids.length === roles.length, 20_000, `the start of the command (${run.stderr})`);
-  return { log, run };
-}
-
-/** Waits for the lock; resolves at the grant with the processes of the command that live at that moment. */
-async function aliveAtNextGrant(server: ServerProcess, log: TreeLog): Promise<{ granted: Promise<number[]> }> {
-  const contender = await client(server);
-  let granted: Promise<number[]> = Promise.resolve([]);
-  await new Promise<void>((queued) => {
-    granted = contender.acquire(LOCK, { wait: "60s", onQueued: () => queued() }).then((_lock) => log.alive);
-    granted.then(
-      () => queued(),
-      () => queued(),
-    );
-  });
-  return { granted };
-}
+import { alive, childrenOf, seen, TreeLog } from "./processes.js";
+import { aliveAtNextGrant, client, LOCK, memoryServer, node, Run, runTree, SHORT, tree } from "./support.js";
 
 describe("the command", () => {
   test("gets token, lock and address, its arguments as they are, and standard input", async () => {
@@ -143,11 +48,23 @@ describe("the command", () => {
     { args: ["--ttl", "soon", LOCK, "true"], code: 64, says: "It is not a duration" },
     { args: ["-E", "256", LOCK, "true"], code: 64, says: "0 to 255" },
     { args: [LOCK, "--perhaps", "true"], code: 64, says: 'unknown option "--perhaps"' },
+    { args: [LOCK, "--max-hols", "9s", "true"], code: 64, says: '"--max-hols" (Did you mean --max-hold?)' },
+    { args: ["--shard", LOCK, "true"], code: 64, says: "(Did you mean --shared?)" },
+    { args: ["--shared", "--permits", "3", LOCK, "true"], code: 64, says: "--permits" },
+    { args: [LOCK, "-s", "--permits", "3", "true"], code: 64, says: "--shared and --permits exclude each other" },
+    { args: ["--take", "2", LOCK, "true"], code: 64, says: "give --permits" },
+    { args: ["--permits", "2", "--take", "3", LOCK, "true"], code: 64, says: "there are 2 permits; --take 3 is more" },
+    { args: ["--max-hold", "0", LOCK, "true"], code: 64, says: "It must be longer than 0" },
     { args: [LOCK, "-n", "-w", "1s", "true"], code: 64, says: "exclude each other" },
     {
       args: ["--ttl", "2s", LOCK, "true"],
       code: 64,
       says: "--ttl 2s is too short to end the command in time: 3 x (--kill-after 3s + margin 100ms) = 9300ms",
+    },
+    {
+      args: ["--max-hold", "3s", LOCK, "true"],
+      code: 64,
+      says: "--max-hold 3s leaves the command no time; it must be longer than --kill-after 3s + 2 x margin 150ms = 3300ms",
     },
     { args: ["--addr", "127.0.0.1:1", LOCK, "true"], code: 69, says: "cannot reach 127.0.0.1:1 (ECONNREFUSED)" },
     { args: ["--addr", "no address", LOCK, "true"], code: 64, says: "is no address" },
