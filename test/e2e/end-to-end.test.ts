@@ -22,7 +22,7 @@ async function overMemory(): Promise<NewClient> {
     closing(
       new LeaseholdClient(
         {
-          transport: inMemoryTransport(server.sessions),
+          transport: inMemoryTransport(server),
           time: systemTime(),
           random: Math.random,
           connectTimeoutMs: 5_000,

@@ -28,6 +28,7 @@ async function waiting(client: UnaryClient, request: Acquire) {
   const name = request.name as string;
   const before = (await client.call("DescribeLock", { name })).waitersTotal;
   const answer = client.acquire({ ttlMs: 60_000, waitMs: 60_000, requestId: randomUUID(), ...request });
+  answer.catch(() => undefined); // not every test lets it come to its end
   let ticketId = "";
   await until(async () => {
     const { waiters, waitersTotal } = await client.call("DescribeLock", { name });
@@ -171,7 +172,8 @@ test("an expiry is followed by the lock delay, a release is not; a maximum hold 
   await token(client, { name: "b" });
 
   const { grant } = await tried(client, { name: "c", maxHoldMs: 700 });
-  expect(grant?.maxHoldRemainingMs).toBe(700);
+  expect(grant?.maxHoldRemainingMs).toBeLessThanOrEqual(700);
+  expect(grant?.maxHoldRemainingMs).toBeGreaterThan(0);
   const next = await waiting(client, { name: "c" });
   expect((await next.answer).grant?.token).toBeGreaterThan(grant?.token as number);
 });
