@@ -398,6 +398,30 @@ export const mutants: readonly Mutant[] = [
 `,
     instead: '    announce(state, fx, hold, "downgraded");\n',
   },
+  {
+    bug: "a new Acquire that closes a knot is let in",
+    file: "acquire.ts",
+    code: "isWaitedFor(ticket) ? findKnot(state, fx, ticket) : null",
+    instead: "isWaitedFor(ticket) && request.waitMs < 0 ? findKnot(state, fx, ticket) : null",
+  },
+  {
+    bug: "only the first of a set is taken back when nobody could be told",
+    file: "cancel.ts",
+    code: "hold.set === null ? [hold] : [...hold.set.holds]",
+    instead: "[hold]",
+  },
+  {
+    bug: "the lease of a set goes with the first of it",
+    file: "holds.ts",
+    code: "lease.own && lease.holds.size + lease.tickets.size === 0",
+    instead: "lease.own",
+  },
+  {
+    bug: "what a waiter keeps is forgotten at a restart",
+    file: "records.ts",
+    code: "contenderId, heldTokens]",
+    instead: "contenderId, []]",
+  },
 ];
 
 /** Loads the core with that bug. The copy is gone when `dispose` has run. */

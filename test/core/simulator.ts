@@ -198,7 +198,7 @@ class World {
   #misfortune(): void {
     const { random } = this;
     if (random.chance(0.6)) return;
-    if (this.#server.appending && random.chance(0.3)) {
+    if (this.#server.appending && random.chance(0.5)) {
       this.stats.failedAppends++;
       this.#server.failAppend(random.chance(0.5));
     } else {

@@ -280,4 +280,4 @@ function copy(state: State): State {
   );
 }
 
-export type Granted = Extract<LockEvent, { kind: "granted" }>;
+type Granted = Extract<LockEvent, { kind: "granted" }>;

@@ -7,7 +7,7 @@
 import { claimable, isHeld } from "./claims.js";
 import { deadlocked, findKnot, isWaitedFor, refuse } from "./deadlock.js";
 import { ensureLock, fits } from "./holders.js";
-import { AT_ONCE, type Bid, grant, grantOutcome, schedule, type Wanted } from "./holds.js";
+import { AT_ONCE, type Bid, endDeadHolds, grant, grantOutcome, schedule, type Wanted } from "./holds.js";
 import { createLease, liveLease, renewLease, unknownLease } from "./leases.js";
 import { firstPlace } from "./queue.js";
 import { putTicket } from "./records.js";
@@ -81,6 +81,12 @@ function acquireNew(state: State, fx: Effects, request: Acquire, caller: Caller,
     lockDelayMs: request.lockDelayMs,
     maxHoldMs: request.maxHoldMs,
   };
+  if (taken === null && state.collecting.size > 0) {
+    for (const { name } of request.items) {
+      const lock = state.locks.get(name);
+      if (lock !== undefined) endDeadHolds(state, fx, lock, nowMs);
+    }
+  }
   const wanted = request.items.map((item): Wanted => ({ lock: ensureLock(state, item.name), item }));
   if (taken !== null) return wait(state, fx, wanted, bid, request, caller, nowMs);
   return grantOutcome(grant(state, fx, wanted, request.all, bid, AT_ONCE, request.wallMs, nowMs), nowMs);

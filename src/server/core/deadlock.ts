@@ -53,9 +53,9 @@ export function refuse(state: State, fx: Effects, knot: readonly Ticket[], nowMs
 /** Tells of the knot, and what its youngest wait is answered. */
 export function deadlocked(fx: Effects, knot: readonly Ticket[]): Refusal {
   const waits = knot.map((ticket) => viewWait(ticket, knot));
-  const text = waits.map(({ ticketId, waitsFor, holds }) => {
+  const text = waits.map(({ ticketId, owner, waitsFor, holds }) => {
     const held = holds.length > 0 ? ` and keeps ${names(holds)}` : "";
-    return `${ticketId} waits for ${names(waitsFor)}${held}`;
+    return `${ticketId}${owner && ` (${owner})`} waits for ${names(waitsFor)}${held}`;
   });
   fx.events.push({ kind: "deadlock", knot: waits });
   return { kind: "refused", reason: "DEADLOCK", message: `this wait would never end: ${text.join("; ")}`, knot: waits };

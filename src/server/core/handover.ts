@@ -6,7 +6,7 @@
  */
 import type { Caller } from "./acquire.js";
 import { delayUntilMs, fitsBeside, isAlive, touch } from "./holders.js";
-import { endHold, factsOf } from "./holds.js";
+import { endDeadHolds, endHold, factsOf } from "./holds.js";
 import { placeAt } from "./queue.js";
 import { putHold } from "./records.js";
 import { storeOutcome } from "./session-log.js";
@@ -67,6 +67,7 @@ export function transfer(state: State, fx: Effects, request: Transfer, caller: C
   if (state.halted !== "") return { kind: "refused", reason: "STORE_DOWN", message: state.halted };
   const ticket = successor(state, hold, request.ticketId, nowMs);
   if (ticket.kind === "refused") return ticket;
+  if (state.collecting.size > 0) endDeadHolds(state, fx, hold.lock, nowMs);
   endHold(state, fx, hold, "transferred", nowMs);
   const { token } = grantTicket(state, fx, ticket, hold.token, nowMs);
   remember(state, caller, { kind: "transferred", token });

@@ -180,6 +180,15 @@ export function endHold(state: State, fx: Effects, hold: Hold, end: HoldEnd, now
   touch(state, lock);
 }
 
+/** Before somebody else is granted the lock: watchers are told that a dead lease's hold has ended before who is next. */
+export function endDeadHolds(state: State, fx: Effects, lock: Lock, nowMs: number): void {
+  for (let hold = lock.first; hold !== null; ) {
+    const { next, lease } = hold;
+    if (lease.dead !== null) endHold(state, fx, hold, lease.dead, nowMs);
+    hold = next;
+  }
+}
+
 function removeHold(state: State, hold: Hold): void {
   const { lease, set } = hold;
   removeHolder(hold.lock, hold);
@@ -260,6 +269,12 @@ export function grantOutcome(hold: Hold, nowMs: number, askedAtMs = nowMs): Outc
 }
 
 const isRevoking = (hold: Hold): boolean => hold.revoking !== null;
+
+/** Whether an Acquire that asks again for what it was granted can still be told of it. */
+export function isWhole(hold: Hold): boolean {
+  const { set } = hold;
+  return set === null ? !isRevoking(hold) : set.holds.length === set.size && !set.holds.some(isRevoking);
+}
 
 /**
  * How long the lease lasts, for one who was granted something. A unary caller may not know yet that another hold of the

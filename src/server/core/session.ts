@@ -2,7 +2,7 @@
  * Sessions: attached, resumed, detached. The protocol is told in `session.proto`; `session-log.ts` has what makes a
  * command that is sent twice take effect once.
  */
-import { endHold, tellHolder } from "./holds.js";
+import { endHold, isWhole, tellHolder } from "./holds.js";
 import { dropSessionIfOver, markDirty } from "./session-log.js";
 import type { Hold, Session, State } from "./state.js";
 import { detachTicket, removeTicket } from "./tickets.js";
@@ -110,9 +110,9 @@ function settleHeld(state: State, fx: Effects, session: Session, command: Attach
   return lost;
 }
 
-/** The client does not know of the grant yet, but will ask for it. */
+/** The client does not know of the grant yet, but will ask for it, and can still be told of it. */
 function isOutstanding(session: Session, hold: Hold, outstanding: ReadonlySet<number>): boolean {
-  if (!outstanding.has(hold.seq)) return false;
+  if (!outstanding.has(hold.seq) || !isWhole(hold)) return false;
   const effect = session.unacked.get(hold.seq);
   return effect === hold || (effect?.kind === "hold" && effect.set !== null && effect.set === hold.set);
 }

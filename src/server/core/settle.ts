@@ -8,7 +8,7 @@
  */
 import { breakKnot } from "./deadlock.js";
 import { fits, forgetIfUnused } from "./holders.js";
-import { grant, grantOutcome, type Origin } from "./holds.js";
+import { endDeadHolds, grant, grantOutcome, type Origin } from "./holds.js";
 import { firstPlace } from "./queue.js";
 import { deleteTicket } from "./records.js";
 import type { Hold, Lock, State, Ticket } from "./state.js";
@@ -58,9 +58,10 @@ function isGrantable(state: State, ticket: Ticket, nowMs: number): boolean {
 export function grantTicket(state: State, fx: Effects, ticket: Ticket, transferredFrom: number, nowMs: number): Hold {
   const waitedMs = nowMs - ticket.queuedAtMs;
   const origin: Origin = { ticketId: `T${ticket.serial}`, waitedMs, transferredFrom };
+  const { places, all, queuedWallMs } = ticket;
+  if (state.collecting.size > 0) for (const { lock } of places) endDeadHolds(state, fx, lock, nowMs);
   unlinkTicket(state, ticket);
   deleteTicket(fx, ticket);
-  const { places, all, queuedWallMs } = ticket;
   const hold = grant(state, fx, places, all, ticket, origin, queuedWallMs + waitedMs, nowMs);
   answer(fx, ticket, grantOutcome(hold, nowMs, ticket.askedAtMs));
   touchAll(state, ticket);

@@ -4,10 +4,12 @@
  * It looks at the state before and after a step, and at the replies: when they are made and when they are released.
  */
 import type { State } from "../../../src/server/core/state.js";
-import type { Command, CoreLimits, Reply, Route } from "../../../src/server/core/types.js";
+import type { Command, CoreEvent, CoreLimits, Reply, Route } from "../../../src/server/core/types.js";
+import { Knots } from "../model/knots.js";
+import { EventChecker } from "./events.js";
 import { acquireIdentity, mayHoldEnd, mayLeaseEnd, mayTicketEnd, type StepContext } from "./explain.js";
 import { ReleaseChecker } from "./released.js";
-import { type HoldSnap, type LeaseSnap, type Snapshot, snapshot } from "./snapshot.js";
+import { emptySnapshot, type LeaseSnap, type Snapshot, snapshot, type TicketSnap } from "./snapshot.js";
 import { ensure } from "./violation.js";
 
 /** By how much the simulation lets expiry lag: its longest leap of time, and some. */
@@ -15,12 +17,15 @@ const EXPIRY_LAG_MS = 2_000;
 
 export class Checker {
   readonly #releases = new ReleaseChecker();
-  #before: Snapshot = { leases: new Map(), holds: new Map(), tickets: new Map() };
+  readonly #events: EventChecker;
+  #before: Snapshot = emptySnapshot();
   /** The last token and timestamp handed out, told or not. */
   #token = 0;
   #timestamp = 0;
   #latestMs = Number.NEGATIVE_INFINITY;
   readonly #promised = new Map<string, number>();
+  /** Until when the last report of progress is good, by lease; none: it asks for none. */
+  readonly #progressed = new Map<string, number>();
   readonly #detachedSince = new Map<number, number>();
   readonly #undeliveredSince = new Map<number, number>();
   /** The calls that were told of a token and are not known to be gone. */
@@ -36,7 +41,9 @@ export class Checker {
   #servedBeforeMs = 0;
   #startedMs = 0;
 
-  constructor(private readonly limits: CoreLimits) {}
+  constructor(private readonly limits: CoreLimits) {
+    this.#events = new EventChecker(limits);
+  }
 
   #servedMs(nowMs: number): number {
     return this.#servedBeforeMs + nowMs - this.#startedMs;
@@ -49,16 +56,26 @@ export class Checker {
     this.#over.add(command.route);
     if (command.token === null) return;
     const told = this.#toldOf.get(command.token);
-    if (told?.delete(command.route) && told.size === 0) this.#undeliveredSince.set(command.token, this.#latestMs);
+    if (!told?.delete(command.route) || told.size > 0) return;
+    const gone = this.#before.holds.get(command.token)?.timestamp;
+    for (const { token, timestamp } of this.#before.holds.values()) {
+      if (timestamp === gone) this.#undeliveredSince.set(token, this.#latestMs); // with the rest of its AcquireAll
+    }
   }
 
-  after(state: Readonly<State>, command: Command, replies: readonly Reply[], nowMs: number): void {
+  after(
+    state: Readonly<State>,
+    command: Command,
+    replies: readonly Reply[],
+    events: readonly CoreEvent[],
+    nowMs: number,
+  ): void {
     const before = this.#before;
     const after = snapshot(state);
     this.#before = after;
     const { resumeMs } = this.limits;
-    const { detachedSince, undeliveredSince, promised } = this.#facts;
-    const step: StepContext = { command, nowMs, resumeMs, promised, detachedSince, undeliveredSince };
+    const deadlocked = new Set(events.flatMap((e) => (e.kind === "deadlock" ? [e.knot.at(-1)?.ticketId ?? ""] : [])));
+    const step: StepContext = { command, nowMs, resumeMs, before, deadlocked, ...this.#facts };
     let moved = "";
     if (command.kind === "detach" && this.#detached(command.sessionId, state)) moved = command.sessionId;
     if (command.kind === "attach" && state.sessions.get(command.sessionId)?.route === command.route) {
@@ -66,6 +83,7 @@ export class Checker {
     }
     const told = this.#checkRoutes(replies);
     this.#checkGrants(state, before, after, told);
+    this.#events.after(events, command, before, after, this.#latestMs);
     this.#checkEnds(step, before, after);
     this.#checkRenewals(command, replies, before);
     if (command.kind === "attach") this.#checkSettled(state, command, replies);
@@ -92,10 +110,10 @@ export class Checker {
         this.#over.add(route);
       }
       if (reply.kind !== "outcome" || reply.outcome.kind !== "grant") continue;
-      const { token } = reply.outcome;
-      told.add(token);
+      for (const { token } of reply.outcome.grants) told.add(token);
+      const token = reply.outcome.grants[0]?.token ?? 0;
       if (route.kind === "stream") continue;
-      this.#undeliveredSince.delete(token);
+      for (const grant of reply.outcome.grants) this.#undeliveredSince.delete(grant.token);
       const calls = this.#toldOf.get(token);
       if (calls !== undefined) calls.add(route);
       // Of a token from before a restart it is not known who was told.
@@ -119,19 +137,24 @@ export class Checker {
   #checkGrants(state: Readonly<State>, before: Snapshot, after: Snapshot, told: ReadonlySet<number>): void {
     const fresh = [...after.holds.values()].filter(({ token }) => !before.holds.has(token));
     fresh.sort((a, b) => a.token - b.token);
+    let identities = new Set<string>();
     for (const hold of fresh) {
       const { token, timestamp, identity, lock } = hold;
+      // The holds of one AcquireAll have their timestamp together.
+      const together = timestamp === this.#timestamp && identities.has(`${hold.leaseId} ${identity}`);
+      if (!together) identities = new Set();
       ensure(token > this.#token, () => `token ${token} was granted after ${this.#token}`);
-      ensure(timestamp > this.#timestamp, () => `timestamp ${timestamp} was given out after ${this.#timestamp}`);
+      const later = timestamp > this.#timestamp || together;
+      ensure(later, () => `timestamp ${timestamp} was given out after ${this.#timestamp}`);
       ensure(told.has(token), () => `token ${token} was granted and nobody was told`);
       const earlier = this.#tokenOf.get(identity);
-      ensure(earlier === undefined, () => `${identity} was granted ${earlier} and then ${token}`);
-      if (identity !== "") this.#tokenOf.set(identity, token);
+      ensure(earlier === undefined || together, () => `${identity} was granted ${earlier} and then ${token}`);
+      if (identity !== "" && !together) this.#tokenOf.set(identity, token);
+      identities.add(`${hold.leaseId} ${identity}`);
       // It may die later in the same step.
       ensure(!before.leases.get(hold.leaseId)?.dead, () => `${lock} was granted to a dead lease`);
       this.#token = token;
       this.#timestamp = timestamp;
-      checkTurn(hold, before, after);
     }
     ensure(state.token >= this.#token, () => `the last token went back to ${state.token}`);
     this.#token = state.token;
@@ -145,21 +168,21 @@ export class Checker {
       ensure(mayHoldEnd(step, hold, lease), () => `token ${hold.token} of ${hold.lock} ended for no reason`);
     }
     const granted = new Set<string>();
-    for (const { leaseId, identity, lock, token } of after.holds.values()) {
-      if (!before.holds.has(token)) granted.add(`${leaseId} ${identity} ${lock}`);
+    for (const { leaseId, identity, token } of after.holds.values()) {
+      if (!before.holds.has(token)) granted.add(`${leaseId} ${identity}`);
     }
     for (const ticket of before.tickets.values()) {
       if (after.tickets.has(ticket.serial)) continue;
-      if (granted.has(`${ticket.leaseId} ${ticket.identity} ${ticket.lock}`)) continue;
+      if (granted.has(`${ticket.leaseId} ${ticket.identity}`)) continue;
       const lease = before.leases.get(ticket.leaseId) as LeaseSnap;
-      const why = () => `ticket T${ticket.serial} of ${ticket.lock} ended for no reason`;
+      const why = () => `ticket T${ticket.serial} ended for no reason`;
       ensure(mayTicketEnd(step, ticket, lease), why);
     }
     for (const lease of before.leases.values()) {
       const now = after.leases.get(lease.id);
       if (lease.dead) ensure(now?.dead !== false, () => `lease ${lease.id} came back from the dead`);
       else if (now === undefined || now.dead) {
-        const over = lease.own && now === undefined && lease.attachments === 1;
+        const over = lease.own && now === undefined; // with its grant, or its ticket, judged above
         ensure(over || mayLeaseEnd(step, lease), () => `lease ${lease.id} ended before its time`);
       }
     }
@@ -172,7 +195,7 @@ export class Checker {
       const alive = lease !== undefined && !lease.dead;
       const confirmed = replies.some((r) => r.kind === "outcome" && r.outcome.kind === "renewed");
       ensure(confirmed === alive, () => `a ${alive ? "living" : "dead"} lease was ${confirmed ? "" : "not "}renewed`);
-      if (alive) this.#promise(lease);
+      if (alive) this.#promise(lease, command.request.progress);
     }
     if (command.kind === "call" && command.request.kind === "acquire") {
       // A poll renews.
@@ -182,20 +205,27 @@ export class Checker {
         if (identity !== "" && entry.identity === identity && !lease.dead) this.#promise(lease);
       }
     }
-    if (command.kind !== "frame" || !command.renew) return;
-    if (!replies.some((r) => r.kind === "processed")) return; // discarded
+    if (command.kind !== "frame" || !replies.some((r) => r.kind === "processed")) return; // discarded
     const renewed = new Set(replies.flatMap((r) => (r.kind === "renewal" ? [r.leaseSeq] : [])));
     for (const lease of before.leases.values()) {
       if (lease.session !== command.sessionId) continue;
       const { seq, dead } = lease;
-      ensure(renewed.has(seq) !== dead, () => `lease ${seq} of ${lease.session} renewed: ${renewed.has(seq)}`);
-      if (!dead) this.#promise(lease);
+      const progress = command.progress.includes(seq);
+      const asked = !dead && (command.renew || progress);
+      ensure(renewed.has(seq) === asked, () => `lease ${seq} of ${lease.session} renewed: ${renewed.has(seq)}`);
+      if (asked) this.#promise(lease, progress);
     }
   }
 
-  #promise(lease: LeaseSnap): void {
-    this.#promised.set(lease.id, this.#latestMs + lease.ttlMs);
-    this.#contact.set(lease.id, this.#servedMs(this.#latestMs));
+  /** Renewed, and with `progress` reported to work. */
+  #promise(lease: LeaseSnap, progress = false): void {
+    const { id, ttlMs, progressEveryMs } = lease;
+    if (progressEveryMs > 0 && progress) this.#progressed.set(id, this.#latestMs + progressEveryMs);
+    const progressed = this.#progressed.get(id) ?? Number.POSITIVE_INFINITY;
+    // After a restart nothing is known of the last report: then nothing is expected of it.
+    const unknown = progressEveryMs > 0 && !this.#progressed.has(id);
+    if (!unknown) this.#promised.set(id, Math.min(this.#latestMs + ttlMs, progressed));
+    this.#contact.set(id, this.#servedMs(this.#latestMs));
   }
 
   /** After a resume nothing of the session is left that belongs to nobody. */
@@ -228,7 +258,7 @@ export class Checker {
       // The time begins anew with every stream of the session.
       else if (session !== "" && session === moved) this.#detachedSince.set(serial, this.#latestMs);
     }
-    for (const lease of after.leases.values()) if (!before.leases.has(lease.id)) this.#promise(lease);
+    for (const lease of after.leases.values()) if (!before.leases.has(lease.id)) this.#promise(lease, true);
     for (const token of before.holds.keys()) if (!after.holds.has(token)) this.#undeliveredSince.delete(token);
     for (const serial of before.tickets.keys()) if (!after.tickets.has(serial)) this.#detachedSince.delete(serial);
   }
@@ -250,6 +280,27 @@ export class Checker {
       if (!state.holds.has(token)) continue;
       ensure(since + resumeMs > asOfMs, () => `token ${token} could not be delivered and is still held`);
     }
+    for (const { token, maxHoldUntilMs, revokingUntilMs } of state.holds.values()) {
+      ensure(maxHoldUntilMs > asOfMs, () => `token ${token} is held beyond its maximum`);
+      ensure(revokingUntilMs > asOfMs, () => `token ${token} was taken away, and is still held`);
+    }
+    this.#checkNoKnot();
+  }
+
+  /** With a search that is not bounded, no deadlock is left. */
+  #checkNoKnot(): void {
+    if (this.limits.deadlockSearchMax < 1_000) return;
+    const holds = [...this.#before.holds.values()].map((hold) => ({ ...hold, name: hold.lock }));
+    const tickets = [...this.#before.tickets.values()].sort((a, b) => a.serial - b.serial);
+    const claims = ({ heldTokens, contenderId, session, leaseId }: TicketSnap) =>
+      holds.filter((hold) => {
+        if (heldTokens.includes(hold.token)) return true;
+        if (contenderId === "" || hold.contenderId !== contenderId) return false;
+        return session === "" ? hold.leaseId === leaseId : hold.session === session;
+      });
+    const stuck = new Knots(tickets, holds, claims, this.limits.holdersPerLockMax).starts;
+    const names = () => stuck.map(({ serial }) => `T${serial}`).join(", ");
+    ensure(stuck.length === 0, () => `a deadlock was not noticed: ${names()} cannot proceed`);
   }
 
   /** Replies leave the server. */
@@ -274,7 +325,9 @@ export class Checker {
     this.#token = token;
     this.#timestamp = clock.now;
     this.#before = snapshot(state);
-    for (const map of [this.#promised, this.#detachedSince, this.#undeliveredSince, this.#toldOf]) map.clear();
+    this.#events.recovered(this.#before, state);
+    for (const map of [this.#promised, this.#progressed, this.#detachedSince, this.#undeliveredSince, this.#toldOf])
+      map.clear();
     this.#over = new Set();
     this.#streams.clear();
     for (const serial of this.#before.tickets.keys()) this.#detachedSince.set(serial, nowMs);
@@ -282,17 +335,6 @@ export class Checker {
     for (const [identity, granted] of this.#releases.tokenOf) this.#tokenOf.set(identity, granted);
     this.#releases.recovered();
     this.#releases.checkCancelled(this.#before);
-  }
-}
-
-function checkTurn(hold: HoldSnap, before: Snapshot, after: Snapshot): void {
-  let turn = Number.POSITIVE_INFINITY;
-  for (const { serial, lock, leaseId, identity } of before.tickets.values()) {
-    if (lock === hold.lock && leaseId === hold.leaseId && identity === hold.identity) turn = serial;
-  }
-  for (const { serial, lock } of before.tickets.values()) {
-    if (lock !== hold.lock || serial >= turn || !after.tickets.has(serial)) continue;
-    ensure(false, () => `token ${hold.token} of ${lock} was granted past T${serial}, which came first`);
   }
 }
 

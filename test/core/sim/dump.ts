@@ -8,8 +8,10 @@ export interface Dump {
   readonly ceiling: number;
   readonly leases: Record<string, unknown>;
   readonly holds: Record<string, unknown>;
-  /** Tickets by lock, in the order of the queue. */
-  readonly queues: Record<string, unknown[]>;
+  readonly tickets: Record<string, unknown>;
+  /** Ticket numbers by lock, in the order of the queue. */
+  readonly queues: Record<string, unknown>;
+  readonly delays: Record<string, unknown>;
   readonly pastRequests: Record<string, unknown>;
   readonly sessions: Record<string, SessionDump>;
 }
@@ -21,35 +23,51 @@ interface SessionDump {
   readonly unacked: Record<number, string>;
 }
 
-export function dump(state: State): Dump {
+/** `nowMs`: times are told as what was left then. */
+export function dump(state: State, nowMs: number): Dump {
   const leases: Record<string, unknown> = {};
   for (const l of state.leases.values()) {
-    const { displayId, ttlMs, owner, metadata, seq, own, dead, renewedIn } = l;
-    leases[l.id] = { displayId, ttlMs, owner, metadata, session: l.session?.id ?? "", seq, own, dead, renewedIn };
+    const { displayId, ttlMs, progressEveryMs, owner, metadata, seq, own, dead, renewedIn, progressedIn } = l;
+    const lived = progressEveryMs > 0 ? { renewedIn, progressedIn } : { renewedIn };
+    const of = { session: l.session?.id ?? "", seq, own, dead };
+    leases[l.id] = { displayId, ttlMs, progressEveryMs, owner, metadata, ...of, ...lived };
   }
   const holds: Record<string, unknown> = {};
   for (const h of state.holds.values()) {
-    const { timestamp, seq, requestId, owner, metadata, grantedWallMs } = h;
-    const held = { lock: h.lock.name, lease: h.lease.id };
-    holds[h.token] = { ...held, timestamp, seq, requestId, owner, metadata, grantedWallMs };
+    const { timestamp, seq, requestId, owner, metadata, grantedWallMs, contenderId, mode, permits, permitLimit } = h;
+    const { slots, lockDelayMs, set, revoking } = h;
+    const held = { lock: h.lock.name, lease: h.lease.id, mode, permits, permitLimit, slots };
+    const of = { timestamp, seq, requestId, owner, metadata, grantedWallMs, contenderId };
+    const maxHoldMs = Number.isFinite(h.maxHoldUntilMs) ? Math.floor(h.maxHoldUntilMs - nowMs) : 0;
+    const together = set === null ? [] : [set.firstToken, set.size, ...set.holds.map(({ token }) => token)];
+    holds[h.token] = { ...held, ...of, lockDelayMs, maxHoldMs, revoking, together };
+  }
+  const tickets: Record<string, unknown> = {};
+  for (const t of state.tickets.values()) {
+    const { serial, seq, requestId, owner, metadata, waitMs, queuedWallMs, contenderId, heldTokens, all } = t;
+    const of = { lease: t.lease.id, seq, requestId, owner, metadata, waitMs, queuedWallMs };
+    const asks = { all, contenderId, lockDelayMs: t.lockDelayMs, maxHoldMs: t.maxHoldMs };
+    const alive = heldTokens.filter((token) => state.holds.has(token));
+    tickets[serial] = { serial, ...of, ...asks, items: t.places.map(({ item }) => item), alive };
   }
   const pastRequests: Record<string, unknown> = {};
   for (const [key, r] of state.requests) if (r.kind === "request") pastRequests[key] = [r.end, r.token];
-  const queues: Record<string, unknown[]> = {};
-  for (const lock of state.locks.values()) if (lock.head !== null) queues[lock.name] = queueOf(lock);
+  const queues: Record<string, number[]> = {};
+  const delays: Record<string, number> = {};
+  for (const lock of state.locks.values()) {
+    if (lock.head !== null) queues[lock.name] = queueOf(lock);
+    if (lock.delay !== null) delays[lock.name] = Math.floor(lock.delay.untilMs - nowMs);
+  }
   const sessions: Record<string, SessionDump> = {};
   // A session without leases is over as soon as it is detached, and a restart detaches it.
   for (const s of state.sessions.values()) if (s.leases.size > 0) sessions[s.id] = dumpSession(s);
   const { token, serial, clock } = state;
-  return { token, serial, ceiling: clock.ceiling, leases, holds, queues, pastRequests, sessions };
+  return { token, serial, ceiling: clock.ceiling, leases, holds, tickets, queues, delays, pastRequests, sessions };
 }
 
-function queueOf(lock: Lock): unknown[] {
-  const queue: unknown[] = [];
-  for (let ticket = lock.head; ticket !== null; ticket = ticket.next) {
-    const { serial, seq, requestId, owner, metadata, waitMs, queuedWallMs } = ticket;
-    queue.push({ serial, lease: ticket.lease.id, seq, requestId, owner, metadata, waitMs, queuedWallMs });
-  }
+function queueOf(lock: Lock): number[] {
+  const queue: number[] = [];
+  for (let place = lock.head; place !== null; place = place.next) queue.push(place.ticket.serial);
   return queue;
 }
 
@@ -60,14 +78,15 @@ function dumpSession(session: Session): SessionDump {
     if (effect.kind === "lease") unacked[seq] = effect.dead === null ? `lease ${effect.id}` : "over";
     else if (effect.kind === "hold") unacked[seq] = effect.lease.dead === null ? `hold ${effect.token}` : "over";
     else if (effect.kind === "ticket") unacked[seq] = `ticket ${effect.serial}`;
-    else unacked[seq] = effect.kind === "released" ? "released" : "over";
+    else if (effect.kind === "transferred") unacked[seq] = `transferred ${effect.token}`;
+    else unacked[seq] = effect.kind === "ended" || effect.kind === "cancelled" ? "over" : effect.kind;
   }
   return { epoch: session.epoch, ackedBelow: session.ackedBelow, unacked };
 }
 
 /** Throws unless the recovered state is what the durable records say. */
 export function compareDumps(before: Dump, after: Dump): void {
-  for (const part of ["leases", "holds", "queues", "pastRequests"] as const) {
+  for (const part of ["leases", "holds", "tickets", "queues", "delays", "pastRequests"] as const) {
     const was = JSON.stringify(sorted(before[part]));
     const is = JSON.stringify(sorted(after[part]));
     ensure(was === is, () => `recovery changed the ${part}: ${was} became ${is}`);

@@ -1,12 +1,22 @@
 /** Why a lease, a hold or a ticket may end in a step, told from the command alone. Everything else is a violation. */
 import type { Attach, Command, Request } from "../../../src/server/core/types.js";
-import { callIdentity, type HoldSnap, type LeaseSnap, sessionIdentity, type TicketSnap } from "./snapshot.js";
+import {
+  callIdentity,
+  type HoldSnap,
+  type LeaseSnap,
+  type Snapshot,
+  sessionIdentity,
+  type TicketSnap,
+} from "./snapshot.js";
 
 /** What a step was, and what had been promised before it. */
 export interface StepContext {
   readonly command: Command;
   readonly nowMs: number;
   readonly resumeMs: number;
+  readonly before: Snapshot;
+  /** Ids of the tickets that were refused because they closed a knot. */
+  readonly deadlocked: ReadonlySet<string>;
   /** Until when a lease may not expire. */
   readonly promised: ReadonlyMap<string, number>;
   /** Since when a ticket is detached, by serial. */
@@ -58,12 +68,14 @@ export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap):
   const { command, nowMs, resumeMs } = step;
   switch (command.kind) {
     case "expire":
+      if (hold.maxHoldUntilMs <= nowMs || hold.revokingUntilMs <= nowMs) return true;
       return (step.undeliveredSince.get(hold.token) ?? Number.POSITIVE_INFINITY) + resumeMs <= nowMs;
     case "attach":
       if (!settles(command, hold.session)) return false;
-      return !command.claims.includes(hold.token) && !command.outstanding.includes(hold.seq);
+      // What cannot be delivered as a whole is not delivered.
+      return !command.claims.includes(hold.token) && !(command.outstanding.includes(hold.seq) && hold.whole);
     case "callGone":
-      return command.token === hold.token && hold.identity === "";
+      return hold.identity === "" && command.token !== null && isTogether(step, hold, command.token);
     case "detach":
       return false;
     default:
@@ -71,14 +83,24 @@ export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap):
   }
 }
 
+/** The holds of one AcquireAll share their timestamp. */
+function isTogether(step: StepContext, hold: HoldSnap, token: number): boolean {
+  return step.before.holds.get(token)?.timestamp === hold.timestamp;
+}
+
 function isReleased(command: Command, hold: HoldSnap): boolean {
-  return requestsOf(command).some(
-    ({ request }) => request.kind === "release" && request.name === hold.lock && request.token === hold.token,
-  );
+  return requestsOf(command).some(({ request }) => {
+    if (request.kind === "forceRelease") {
+      return request.now && request.name === hold.lock && (request.token === 0 || request.token === hold.token);
+    }
+    if (request.kind !== "release" && request.kind !== "transfer") return false;
+    return request.name === hold.lock && request.token === hold.token;
+  });
 }
 
 export function mayTicketEnd(step: StepContext, ticket: TicketSnap, lease: LeaseSnap): boolean {
   if (mayLeaseEnd(step, lease)) return true;
+  if (step.deadlocked.has(`T${ticket.serial}`)) return ticket.contenderId !== "" || ticket.heldTokens.length > 0;
   const { command, nowMs, resumeMs } = step;
   const since = step.detachedSince.get(ticket.serial);
   switch (command.kind) {

@@ -9,7 +9,7 @@ export class ReleaseChecker {
   /** The highest token and timestamp that anybody was told. */
   token = 0;
   timestamp = 0;
-  /** By Acquire: the token that its client was told. */
+  /** By Acquire: the first token that its client was told. */
   readonly tokenOf = new Map<string, number>();
   #ticked = 0;
   readonly #cancelled = new Set<string>();
@@ -29,7 +29,7 @@ export class ReleaseChecker {
       this.#asked.set(asker, {
         acquires: acquireIdentity(request, sessionId, seq),
         cancels: cancelTarget(request, sessionId),
-        releases: request.kind === "release" ? request.token : 0,
+        releases: request.kind === "release" || request.kind === "transfer" ? request.token : 0,
       });
     }
   }
@@ -52,27 +52,32 @@ export class ReleaseChecker {
 
   #outcome(asker: string, outcome: Outcome): void {
     const asked = this.#asked.get(asker);
-    if (outcome.kind === "grant") this.#granted(asked?.acquires ?? "", outcome.token, outcome.timestamp);
+    if (outcome.kind === "grant") this.#granted(asked?.acquires ?? "", outcome);
     else if (outcome.kind === "ticks") {
       ensure(outcome.first > this.#ticked, () => `tick ${outcome.first} was given out again`);
       this.#ticked = outcome.last;
       this.timestamp = Math.max(this.timestamp, outcome.last);
     } else if (outcome.kind === "cancelled" && asked !== undefined) this.#cancelled.add(asked.cancels);
-    else if (outcome.kind === "released" && asked !== undefined) {
+    else if ((outcome.kind === "released" || outcome.kind === "transferred") && asked !== undefined) {
       const by = this.#releasedBy.get(asked.releases);
       ensure(by === undefined || by === asker, () => `token ${asked.releases} was released by ${by} and ${asker}`);
       this.#releasedBy.set(asked.releases, asker);
+      if (outcome.kind === "transferred") this.token = Math.max(this.token, outcome.token);
     }
   }
 
-  #granted(identity: string, token: number, timestamp: number): void {
+  #granted(identity: string, { grants, timestamp }: Outcome & { kind: "grant" }): void {
+    const token = grants[0]?.token ?? 0;
+    const last = grants.at(-1)?.token ?? 0;
+    const rising = grants.every((grant, index) => index === 0 || grant.token > (grants[index - 1]?.token ?? 0));
+    ensure(rising && token > 0, () => `${identity} was told tokens out of order: ${JSON.stringify(grants)}`);
     const earlier = this.tokenOf.get(identity);
     ensure(earlier === undefined || earlier === token, () => `${identity} was told ${earlier} and then ${token}`);
     ensure(!this.#cancelled.has(identity), () => `${identity} was cancelled, and then told token ${token}`);
     if (identity !== "") this.tokenOf.set(identity, token);
     // A lower one: told again, or told late, by a call or a session that has come back for it.
-    if (token <= this.token) return;
-    this.token = token;
+    if (last <= this.token) return;
+    this.token = last;
     this.timestamp = Math.max(this.timestamp, timestamp);
   }
 
@@ -102,10 +107,21 @@ export function checkEarlyRenewals(
 ): void {
   for (const reply of replies) {
     const leaseId = renewedLease(command, reply, state);
-    if (leaseId === undefined) continue;
+    const lease = leaseId === undefined ? undefined : state.leases.get(leaseId);
+    if (lease === undefined) continue;
+    const { incarnation } = state;
     const record = JSON.parse(journal.get(`l/${leaseId}`) ?? "[]") as unknown[];
+    const more = record[9] as unknown[] | undefined;
     ensure(record[8] === "", () => `lease ${leaseId} is renewed before it is on the disk`);
-    ensure(record[7] === state.incarnation, () => `lease ${leaseId} is renewed, and the disk does not say so`);
+    ensure(record[7] === incarnation, () => `lease ${leaseId} is renewed, and the disk does not say so`);
+    const progressed = lease.progressEveryMs === 0 || lease.progressedIn !== incarnation || more?.[1] === incarnation;
+    ensure(progressed, () => `progress is confirmed for lease ${leaseId}, and the disk does not say so`);
+    for (const { token, revoking } of lease.holds) {
+      if (revoking === null) continue;
+      const hold = JSON.parse(journal.get(`h/${token}`) ?? "[]") as unknown[];
+      const marked = (hold[8] as unknown[] | undefined)?.[6] === revoking;
+      ensure(marked, () => `lease ${leaseId} is renewed before the disk says that ${token} is taken away`);
+    }
   }
 }
 

@@ -1,14 +1,22 @@
-/** Checks that the core's indexes agree with each other. */
-import type { Lock, State, Ticket } from "../../../src/server/core/state.js";
+/** Checks that the core's indexes agree with each other, and that what can be granted has been. */
+import type { Lock, Place, State } from "../../../src/server/core/state.js";
+import { fitsBeside } from "../model/compatible.js";
 import { ensure } from "./violation.js";
 
 export function checkStructure(state: Readonly<State>): void {
   let waiters = 0;
+  let holders = 0;
   for (const [name, lock] of state.locks) {
     ensure(lock.name === name, () => `lock ${name} is filed as ${lock.name}`);
-    waiters += checkLock(state, lock);
+    waiters += checkQueue(state, lock);
+    holders += checkHolders(state, lock);
+    checkSemaphore(lock);
+    const exists = lock.first !== null || lock.head !== null || lock.delay !== null;
+    ensure(exists || state.unsettled.has(lock), () => `${name} is neither held nor waited for, and not forgotten`);
   }
-  ensure(state.waiters === waiters, () => `${waiters} wait, but ${state.waiters} are counted`);
+  ensure(state.holds.size === holders, () => `locks have ${holders} holds, but there are ${state.holds.size}`);
+  const places = [...state.tickets.values()].reduce((sum, ticket) => sum + ticket.places.length, 0);
+  ensure(places === waiters, () => `queues have ${waiters} places, but tickets have ${places}`);
   const names = state.lockIndex.page("", "", state.locks.size + 1);
   ensure(names.join() === [...state.locks.keys()].sort().join(), () => "the index of locks is not what there is");
   const displayIds = state.leaseIndex.page("", "", state.leases.size + 1);
@@ -21,44 +29,83 @@ export function checkStructure(state: Readonly<State>): void {
   checkRequests(state);
 }
 
-function checkLock(state: Readonly<State>, lock: Lock): number {
-  const { name, hold } = lock;
-  if (hold !== null) {
-    ensure(state.holds.get(hold.token) === hold, () => `the hold of ${name} is not among the holds`);
-    ensure(hold.lock === lock, () => `the hold of ${name} is of another lock`);
-    ensure(hold.lease.holds.has(hold), () => `the hold of ${name} is not among those of its lease`);
-  }
+function checkQueue(state: Readonly<State>, lock: Lock): number {
+  const { name } = lock;
   let count = 0;
-  let previous: Ticket | null = null;
-  for (let ticket = lock.head; ticket !== null; ticket = ticket.next) {
+  let previous: Place | null = null;
+  for (let place = lock.head; place !== null; place = place.next) {
     count++;
+    const { ticket } = place;
     const { serial } = ticket;
-    ensure(ticket.previous === previous, () => `ticket T${serial} of ${name} is linked wrongly`);
-    ensure(previous === null || previous.serial < serial, () => `the queue of ${name} is out of order at T${serial}`);
-    ensure(ticket.lease.tickets.has(ticket), () => `ticket T${serial} is not among those of its lease`);
-    ensure(ticket.heapIndex >= 0, () => `ticket T${serial} has no deadline`);
-    previous = ticket;
+    ensure(place.previous === previous, () => `ticket T${serial} of ${name} is linked wrongly`);
+    const before = previous?.ticket.serial ?? 0;
+    ensure(before < serial, () => `the queue of ${name} is out of order at T${serial}`);
+    ensure(place.lock === lock && ticket.places.includes(place), () => `T${serial} does not know its place in ${name}`);
+    ensure(state.tickets.get(serial) === ticket, () => `T${serial} waits for ${name} and is gone`);
+    previous = place;
   }
   ensure(lock.tail === previous, () => `the tail of ${name} is not its last ticket`);
   ensure(lock.waiters === count, () => `${count} wait for ${name}, but ${lock.waiters} are counted`);
-  ensure(hold !== null || count > 0, () => `${name} is neither held nor waited for, and not forgotten`);
-  // At rest: what can be granted has been.
-  const { head } = lock;
-  const stuck = hold === null && head !== null && head.lease.dead === null && head.route !== null;
-  ensure(!stuck || state.halted !== "", () => `${name} is free, and its first waiter is there, but it is not granted`);
   return count;
 }
 
+function checkHolders(state: Readonly<State>, lock: Lock): number {
+  const { name } = lock;
+  let count = 0;
+  let previous = null;
+  for (let hold = lock.first; hold !== null; hold = hold.next) {
+    count++;
+    const { token } = hold;
+    ensure(hold.previous === previous, () => `token ${token} of ${name} is linked wrongly`);
+    const before: number = previous?.token ?? 0;
+    ensure(before < token, () => `the holders of ${name} are out of order at ${token}`);
+    ensure(state.holds.get(token) === hold && hold.lock === lock, () => `token ${token} of ${name} is filed elsewhere`);
+    previous = hold;
+  }
+  ensure(lock.last === previous, () => `the last holder of ${name} is not the last`);
+  ensure(lock.holders === count, () => `${count} hold ${name}, but ${lock.holders} are counted`);
+  return count;
+}
+
+function checkSemaphore(lock: Lock): void {
+  const { name, semaphore } = lock;
+  const slots = new Map<number, number>();
+  const limits = new Map<number, number>();
+  let permits = 0;
+  for (let hold = lock.first; hold !== null; hold = hold.next) {
+    if (hold.mode !== "semaphore") continue;
+    const { token, permitLimit } = hold;
+    permits += hold.permits;
+    limits.set(permitLimit, (limits.get(permitLimit) ?? 0) + 1);
+    ensure(hold.slots.length === hold.permits, () => `token ${token} of ${name} has ${hold.slots.length} slots`);
+    if (hold.lease.dead !== null) continue; // its slots may have been given to others
+    for (const slot of hold.slots) {
+      ensure(!slots.has(slot), () => `slot ${slot} of ${name} is held by ${slots.get(slot)} and ${token}`);
+      slots.set(slot, token);
+    }
+  }
+  ensure((semaphore?.permits ?? 0) === permits, () => `${permits} permits of ${name}, ${semaphore?.permits} counted`);
+  const counted = [...(semaphore?.limits ?? [])].filter(([, count]) => count > 0);
+  const same = counted.length === limits.size && counted.every(([limit, count]) => limits.get(limit) === count);
+  ensure(same, () => `the limits of ${name} are not those of its holders`);
+}
+
 function checkHolds(state: Readonly<State>): void {
+  const held = { exclusive: 0, shared: 0, semaphore: 0 };
   for (const [token, hold] of state.holds) {
+    held[hold.mode]++;
     ensure(hold.token === token, () => `token ${hold.token} is filed as ${token}`);
-    ensure(hold.lock.hold === hold, () => `token ${token} is not the one that holds ${hold.lock.name}`);
     ensure(state.locks.get(hold.lock.name) === hold.lock, () => `token ${token} holds a lock that is forgotten`);
     ensure(state.leases.get(hold.lease.id) === hold.lease, () => `token ${token} holds by a lease that is gone`);
+    ensure(hold.lease.holds.has(hold), () => `token ${token} is not among those of its lease`);
     if (hold.seq > 0) {
       ensure(hold.lease.session?.holds.has(hold) === true, () => `token ${token} is not among those of its session`);
     }
+    ensure(hold.set?.holds.includes(hold) !== false, () => `token ${token} is not among those of its AcquireAll`);
     ensure(token <= state.token, () => `token ${token} is above the last one, ${state.token}`);
+  }
+  for (const mode of ["exclusive", "shared", "semaphore"] as const) {
+    ensure(held[mode] === state.held[mode], () => `${held[mode]} ${mode} holds, but ${state.held[mode]} are counted`);
   }
 }
 
@@ -69,11 +116,13 @@ function checkLeases(state: Readonly<State>): void {
     const { displayId } = lease;
     tickets += lease.tickets.size;
     holds += lease.holds.size;
+    const places = [...lease.tickets].reduce((sum, ticket) => sum + ticket.places.length, 0);
+    ensure(lease.waits === places, () => `lease ${displayId} has ${places} places, but ${lease.waits} are counted`);
     if (lease.dead === null) {
       ensure(lease.heapIndex >= 0, () => `lease ${displayId} has no deadline`);
       ensure(lease.dueMs <= lease.deadlineMs, () => `lease ${displayId} is due after its deadline`);
       if (lease.own) {
-        ensure(lease.holds.size + lease.tickets.size === 1, () => `own lease ${displayId} has outlived its grant`);
+        ensure(lease.holds.size + lease.tickets.size > 0, () => `own lease ${displayId} has outlived its grant`);
       }
     } else ensure(state.collecting.has(lease), () => `dead lease ${displayId} is not being collected`);
     const { session } = lease;
@@ -82,7 +131,7 @@ function checkLeases(state: Readonly<State>): void {
     ensure(session.leases.get(lease.seq) === lease, () => `lease ${displayId} is not among those of its session`);
   }
   ensure(holds === state.holds.size, () => `${state.holds.size} holds, but leases have ${holds}`);
-  ensure(tickets === state.waiters, () => `${state.waiters} wait, but leases have ${tickets} tickets`);
+  ensure(tickets === state.tickets.size, () => `${state.tickets.size} wait, but leases have ${tickets} tickets`);
   for (const lease of state.collecting) {
     ensure(state.leases.get(lease.id) === lease, () => `lease ${lease.displayId} is gone and being collected`);
   }
@@ -123,11 +172,28 @@ function checkRequests(state: Readonly<State>): void {
   for (const [route, ticket] of state.callTickets) {
     ensure(ticket.route === route && ticket.lease.tickets.has(ticket), () => `a call waits for T${ticket.serial}`);
   }
-  for (const lock of state.locks.values()) {
-    for (let ticket = lock.head; ticket !== null; ticket = ticket.next) {
-      const { route, serial } = ticket;
-      if (route?.kind !== "call") continue;
-      ensure(state.callTickets.get(route) === ticket, () => `the call that waits at T${serial} is not known`);
-    }
+  for (const ticket of state.tickets.values()) {
+    const { route, serial } = ticket;
+    ensure(ticket.heapIndex >= 0, () => `ticket T${serial} has no deadline`);
+    if (route?.kind !== "call") continue;
+    ensure(state.callTickets.get(route) === ticket, () => `the call that waits at T${serial} is not known`);
   }
+}
+
+/** With nothing left to look at: whoever is alive, there, first in all queues and fits in has been granted. */
+export function checkRest(state: Readonly<State>, nowMs: number): void {
+  if (state.halted !== "" || state.unsettled.size > 0 || state.collecting.size > 0) return;
+  for (const ticket of state.tickets.values()) {
+    const waits = ticket.route === null || !ticket.places.every((place) => isFree(state, place, nowMs));
+    ensure(waits, () => `T${ticket.serial} is there, first, and fits in, and is not granted`);
+  }
+}
+
+function isFree(state: Readonly<State>, { ticket, lock, item }: Place, nowMs: number): boolean {
+  if (lock.head?.ticket !== ticket) return false;
+  // A delay that has run out is looked at when it comes up.
+  if (lock.delay !== null && (lock.delay.untilMs > nowMs || lock.delay.heapIndex >= 0)) return false;
+  const holds = [];
+  for (let hold = lock.first; hold !== null; hold = hold.next) holds.push(hold);
+  return fitsBeside(item, holds, state.limits.holdersPerLockMax);
 }
