@@ -159,6 +159,7 @@ class Server implements RunningServer {
     clearInterval(this.#healthTimer);
     await this.#rpc.drain(this.#config.drainMsMax);
     await this.#sequencer.stop();
+    this.#watch.close();
     await this.#ops?.stop();
     this.#metrics.stop();
   }

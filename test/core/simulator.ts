@@ -181,12 +181,12 @@ class World {
     else if (action <= 640) this.#travel();
     else if (action <= 780) this.#server.seal(random.chance(0.1));
     else if (action <= 900) this.#server.finishAppend();
-    else if (action <= 985) this.#server.expire();
-    else if (action <= 990) this.#cutCall();
-    else if (action <= 994) this.#cutStream();
-    else if (action <= 995) this.#server.checkRecovery();
-    else if (action <= 997) this.#misfortune();
-    else if (action <= 999) this.#takeAway();
+    else if (action <= 975) this.#server.expire();
+    else if (action <= 980) this.#cutCall();
+    else if (action <= 985) this.#cutStream();
+    else if (action <= 987) this.#server.checkRecovery();
+    else if (action <= 992) this.#misfortune();
+    else if (action <= 998) this.#takeAway();
     else this.#permitLimits.set(random.pick(this.lockNames), random.between(1, 5));
     this.#checkBeliefs();
   }
@@ -197,7 +197,7 @@ class World {
 
   #misfortune(): void {
     const { random } = this;
-    if (random.chance(0.6)) return;
+    if (random.chance(0.7)) return;
     if (this.#server.appending && random.chance(0.5)) {
       this.stats.failedAppends++;
       this.#server.failAppend(random.chance(0.5));
@@ -316,7 +316,7 @@ class World {
   #travel(): void {
     const { random } = this;
     if (this.#messages.length > 0 && random.chance(0.5)) {
-      for (let arrive = random.between(1, 3); arrive > 0 && this.#messages.length > 0; arrive--) {
+      for (let arrive = random.between(1, 8); arrive > 0 && this.#messages.length > 0; arrive--) {
         const index = random.between(0, this.#messages.length - 1);
         const [message] = this.#messages.splice(index, 1);
         message?.();

@@ -4,9 +4,12 @@ import { Store } from "./store.js";
 
 const all = { kind: "prefix", prefix: "" } as const;
 
-/** A store with these locks held, all of it told. */
+/** A store with these locks held, all of it told to a hub that keeps its history: there was a watcher. */
 function storeWith(names: readonly string[], limits = {}): Store {
   const store = new Store(limits);
+  new Reader(store, { kind: "name", name: "nothing" }).watch().close();
+  store.commit();
+  store.commands.length = 0;
   for (const name of names) store.grant(name);
   store.commit();
   return store;
@@ -428,13 +431,34 @@ describe("quiet watchers", () => {
     for (const reader of readers) expect(reader.lines.length).toBe(2); // nothing new
   });
 
-  test("need no timer when there are none", () => {
-    const store = storeWith([]);
-    expect(store.turns.timers).toBe(0);
+  test("need no timer and no history when there are none, nor ten minutes after the last one has left", () => {
+    const store = new Store();
+    store.grant("a");
+    store.commit();
+    expect(store.turns.timers + store.hub.history.size).toBe(0);
     const reader = new Reader(store).watch();
     expect(store.turns.timers).toBe(1);
     reader.close();
-    expect(store.turns.timers).toBe(0);
+    for (let i = 0; i < 2_399; i++) store.turns.beat();
+    store.grant("b");
+    store.commit();
+    expect(store.turns.timers + store.hub.history.size).toBe(2);
+    store.turns.beat();
+    expect(store.turns.timers + store.hub.history.size).toBe(0);
+    expect(store.hub.history.base).toBe(store.timestamp);
+  });
+
+  test("a position from before the history began is forgotten", () => {
+    const store = new Store();
+    const position = store.timestamp;
+    store.grant("a");
+    store.commit();
+    const first = new Reader(store).watch();
+    store.settle();
+    const reader = new Reader(store).watch({ after: position });
+    store.settle();
+    expect(reader.lines[0]).toMatch(/^RESET\(forgotten\)/);
+    first.close();
   });
 });
 

@@ -279,5 +279,3 @@ function copy(state: State): State {
     [...state].map(([name, { tokens, tickets }]) => [name, { tokens: new Set(tokens), tickets: new Set(tickets) }]),
   );
 }
-
-type Granted = Extract<LockEvent, { kind: "granted" }>;

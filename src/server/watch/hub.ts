@@ -6,6 +6,10 @@
  * its lock (`targets.ts`, `subscriber.ts`). Nothing here holds anything up: a watcher that does not read fills a bounded
  * queue of its own and is told so.
  *
+ * The history is kept while there are watchers, and for a while after the last one has left. When nobody watches nobody
+ * can come back, and objects that live for seconds are what a garbage collector pays for: with a history for nobody each
+ * grant cost a server twice the CPU time.
+ *
  * Watchers that are catching up take turns, a few small steps in each turn of the event loop, so that after a restart,
  * when all of them come back and want the state, grants go on meanwhile.
  */
@@ -23,6 +27,8 @@ const STEPS_PER_TURN = 4;
 /** How often a quiet watcher is told its position, in steps over which the watchers are spread. */
 const BEAT_STEP_MS = 250;
 const BEAT_STEPS = 20;
+/** For how long the history is kept for watchers that come back, in the same steps: ten minutes. */
+const KEPT_STEPS = (10 * 60_000) / BEAT_STEP_MS;
 
 export interface WatchHubOptions {
   readonly sink: CommandSink;
@@ -47,6 +53,9 @@ export class WatchHub implements WatcherHost {
   readonly #wanting = new Set<Subscriber>();
   #turnScheduled = false;
   #beats = 0;
+  /** Since the last watcher has left. */
+  #quietBeats = 0;
+  /** Not null while there is a history to keep. */
   #endBeats: (() => void) | null = null;
 
   constructor(options: WatchHubOptions) {
@@ -73,7 +82,7 @@ export class WatchHub implements WatcherHost {
     }
     const subscriber = new Subscriber(target, this, output);
     this.#watchers.add(subscriber);
-    this.#endBeats ??= this.#options.turns.every(BEAT_STEP_MS, () => this.#beat());
+    if (this.#endBeats === null) this.#keepHistory();
     subscriber.start(start);
     return subscriber;
   }
@@ -87,7 +96,7 @@ export class WatchHub implements WatcherHost {
 
   /** Something has happened and is durable. */
   event(event: CoreEvent): void {
-    if (!isWatched(event)) return;
+    if (this.#endBeats === null || !isWatched(event)) return;
     this.history.add(event);
     if (this.#watchers.size > 0) this.#index.each(event.name, (subscriber) => subscriber.event(event));
   }
@@ -143,9 +152,19 @@ export class WatchHub implements WatcherHost {
 
   gone(subscriber: Subscriber): void {
     this.#watchers.delete(subscriber);
-    if (this.#watchers.size > 0) return;
+    this.#quietBeats = 0;
+  }
+
+  #keepHistory(): void {
+    this.history.restart(this.#told);
+    this.#endBeats = this.#options.turns.every(BEAT_STEP_MS, () => this.#beat());
+  }
+
+  /** Drops the history; it begins anew with the next watcher. */
+  close(): void {
     this.#endBeats?.();
     this.#endBeats = null;
+    this.history.restart(this.#told);
   }
 
   #scheduleTurn(): void {
@@ -173,6 +192,10 @@ export class WatchHub implements WatcherHost {
   }
 
   #beat(): void {
+    if (this.#watchers.size === 0) {
+      if (++this.#quietBeats >= KEPT_STEPS) this.close();
+      return;
+    }
     let index = this.#beats++;
     for (const subscriber of this.#watchers) {
       if (index++ % BEAT_STEPS === 0) subscriber.beat();

@@ -46,7 +46,7 @@ export function drawAcquire(habits: Habits, mine: readonly number[]): Omit<Acqui
     owner: "",
     metadata: "",
     wallMs: 0,
-    lockDelayMs: random.chance(0.25) ? random.between(50, 600) : 0,
+    lockDelayMs: random.chance(0.4) ? random.between(50, 1_200) : 0,
     maxHoldMs: random.chance(0.2) ? random.between(50, 1_500) : 0,
     contenderId: random.pick(["", "", "task-1", "task-2"]),
     heldTokens,

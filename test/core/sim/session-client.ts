@@ -190,9 +190,10 @@ export class SessionClient {
     const takenAway = [...this.#takenAway.values()];
     if (takenAway.length > 0 && random.chance(0.3)) return { request: this.#confirm(random.pick(takenAway)) };
     if (kind <= 34 && holds.length > 0) return this.#partWith(kind, random.pick(holds));
-    if (kind <= 38) return this.#cancel();
-    if (kind <= 39) return { request: this.#revoke(random.pick(leaseSeqs)) };
-    return { request: kind <= 48 ? this.#lesser(kind, holds) : this.#acquire(random.pick(leaseSeqs)) };
+    if (kind >= 35 && kind <= 37) return this.#cancel();
+    if (kind === 38) return { request: this.#revoke(random.pick(leaseSeqs)) };
+    const lesser = kind >= 39 && kind <= 48;
+    return { request: lesser ? this.#lesser(kind, holds) : this.#acquire(random.pick(leaseSeqs)) };
   }
 
   #partWith(kind: number, hold: Holding): { request: Request; parted?: Holding } {

@@ -62,12 +62,12 @@ export class UnaryClient {
     else if (kind <= 9 && holds.length > 0) this.#release(random.pick(holds));
     else if (kind <= 14 && holds.length > 0) this.#transfer(random.pick(holds));
     else if (kind <= 18 && holds.length > 0) this.#downgrade(random.pick(holds));
-    else if (kind <= 40 && leaseIds.length > 0) this.#renew(random.pick(leaseIds));
+    else if (kind <= 38 && leaseIds.length > 0) this.#renew(random.pick(leaseIds));
     else if (kind <= 42 && leaseIds.length < 3) this.#createLease();
-    else if (kind <= 43 && leaseIds.length > 0) this.#revoke(random.pick(leaseIds));
-    else if (kind <= 46) this.#cancel();
-    else if (kind <= 75) this.#retry();
-    else if (kind <= 79) this.#lesser(kind, holds, leaseIds);
+    else if (kind === 43 && leaseIds.length > 0) this.#revoke(random.pick(leaseIds));
+    else if (kind >= 44 && kind <= 45) this.#cancel();
+    else if (kind <= 75 && this.#attempts.length > 0) this.#retry();
+    else if (kind >= 76 && kind <= 79) this.#lesser(kind, holds, leaseIds);
     else if (this.#attempts.length < 4) this.#acquire(leaseIds);
   }
 
