@@ -2,7 +2,7 @@ import { randomInt } from "node:crypto";
 import { expect, test } from "vitest";
 import { type SimStats, simulate } from "./simulator.js";
 
-const SEEDS = 120;
+const SEEDS = 100;
 const given = process.env.LEASEHOLD_SIM_SEED;
 const steps = Number(process.env.LEASEHOLD_SIM_STEPS ?? 3_000);
 
@@ -10,18 +10,18 @@ const steps = Number(process.env.LEASEHOLD_SIM_STEPS ?? 3_000);
 const leastOf: Record<keyof SimStats, number> = {
   grants: SEEDS * 15,
   resumes: SEEDS,
-  crashes: SEEDS / 2,
-  failedAppends: SEEDS / 20,
+  crashes: SEEDS,
+  failedAppends: SEEDS / 5,
   sets: SEEDS,
   shared: SEEDS,
   semaphores: SEEDS,
-  transfers: SEEDS / 10,
-  downgrades: SEEDS / 10,
-  deadlocks: SEEDS / 2,
-  taken: SEEDS / 4,
-  maxHolds: SEEDS / 2,
+  transfers: SEEDS / 4,
+  downgrades: SEEDS / 4,
+  deadlocks: SEEDS,
+  taken: SEEDS,
+  maxHolds: SEEDS,
   hung: SEEDS,
-  delays: SEEDS / 4,
+  delays: SEEDS,
 };
 
 test("the core keeps its invariants and agrees with the model, whatever clients, network and disk do", () => {

@@ -119,7 +119,7 @@ class World {
       this.#permitLimits.set(name, random.between(1, 4));
     }
     this.#leaping = random.pick([0.001, 0.004, 0.02]);
-    const slices: Slices = random.pick(["large", "large", "large", "driven", "loose"]);
+    const slices: Slices = random.pick(["large", "large", "large", "driven", "loose", "loose"]);
     const loose = slices === "loose";
     const limits: CoreLimits = {
       ...testLimits,
@@ -268,7 +268,7 @@ class World {
   #arrive(call: SimCall): void {
     if (!this.#server.up) return;
     const { random } = this;
-    if (random.chance(0.1)) call.fate = random.pick(["lost", "gone"]);
+    if (random.chance(0.15)) call.fate = random.pick(["lost", "gone"]);
     this.#calls.add(call);
     this.#server.submit({ kind: "call", request: this.#withFreshIds(call.request), route: call, observed: 0 });
   }

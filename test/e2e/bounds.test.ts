@@ -17,8 +17,8 @@ const SCALE = Number(process.env.LEASEHOLD_SCALE ?? "0.1");
 const scaled = (n: number): number => Math.round(n * SCALE);
 const TIMEOUT_MS = 60_000 + 240_000 * SCALE;
 
-async function levelServer(): Promise<ServerProcess> {
-  return await ServerProcess.start(`level:${await temporaryFolder()}/data`);
+async function levelServer(...flags: string[]): Promise<ServerProcess> {
+  return await ServerProcess.start(`level:${await temporaryFolder()}/data`, ...flags);
 }
 
 async function client(address: string): Promise<Client> {
@@ -104,7 +104,8 @@ test(
   async () => {
     const ttlMs = 10_000 + 50_000 * SCALE;
     const eachMax = 4_000;
-    const server = await levelServer();
+    const slice = String(scaled(1_000)); // a hundred of them at least, whatever the scale
+    const server = await levelServer("--limits-expiry-slice-max", slice);
     const count = scaled(100_000);
     const sessions: RawSession[] = [];
     for (let made = 0; made < count; made += eachMax) {
@@ -242,6 +243,8 @@ test("a server that crash-loops every two thirds of a TTL does not keep a dead c
     await server.kill();
     await server.restart();
     const restartedMs = performance.now();
+    const extendedSeconds = await server.metric("leasehold_lease_restart_extension_seconds_total");
+    if (rounds === 0) expect(extendedSeconds).toBeCloseTo((ttlMs + 60_000) / 1_000);
     // What is driven here is the fault: the server is killed after this time, come what may.
     await until(() => performance.now() - restartedMs > (2 / 3) * ttlMs);
     free = (await unary.call("DescribeLock", { name: "orphan" })).holders.length === 0;
@@ -249,7 +252,6 @@ test("a server that crash-loops every two thirds of a TTL does not keep a dead c
   expect(rounds).toBeGreaterThan(1); // the first restart must not have taken it away
   const after = await unary.call("GetLease", { leaseId: lease?.leaseId ?? "" });
   expect(after.lease?.restartExtensionMs).toBeGreaterThan(0);
-  expect(await server.metric("leasehold_lease_restart_extension_seconds_total")).toBeGreaterThan(0);
   const next = await client(server.address);
   await expect(next.tryAcquire("orphan")).resolves.toMatchObject({ acquired: true });
 });

@@ -3,7 +3,6 @@ import type {
   Command,
   CoreEvent,
   HoldFacts,
-  LockEvent,
   LockView,
   Outcome,
   Reply,

@@ -63,6 +63,7 @@ function enqueue(step: Step, ticket: ModelTicket): Meaning | null {
   if (circle.includes(ticket)) {
     const outcome = step.knotOutcome(knots, circle);
     state.tickets.pop();
+    for (const { name } of ticket.items) step.touch(name);
     return outcome;
   }
   for (const { name } of ticket.items) {

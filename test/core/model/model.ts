@@ -286,7 +286,7 @@ function expire(step: Step, asOfMs: number): void {
     const first = inOrder(due.sort((a, b) => a.dueMs - b.dueMs))[0];
     if (first === undefined) return;
     first.act();
-    step.settle(false);
+    step.settle();
   }
 }
 

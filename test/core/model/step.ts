@@ -242,8 +242,14 @@ export class Step {
   }
 
   #isGrantable(ticket: ModelTicket): boolean {
-    if (ticket.route === null || this.state.halted || !this.isFirst(ticket)) return false;
+    if (ticket.route === null || this.state.halted || !this.isFirst(ticket) || this.#leaves(ticket)) return false;
     return ticket.items.every((item) => this.fits(item));
+  }
+
+  /** In small slices its wait may be over before the core comes to grant it. */
+  #leaves(ticket: ModelTicket): boolean {
+    const granted = this.#grantRank(ticket) < Number.POSITIVE_INFINITY;
+    return !this.hints.exact && !granted && this.hints.rank(["dequeued"], placesOf(ticket)) < Number.POSITIVE_INFINITY;
   }
 
   // ------------------------------------------------------------------------------------------ at the end of a request
@@ -253,13 +259,10 @@ export class Step {
     if (!this.#touched.includes(name)) this.#touched.push(name);
   }
 
-  /**
-   * Grants what can be granted, and refuses who closes a knot, until there is nothing more of either. A request may look
-   * at a lock whose delay has run out before that comes up by itself.
-   */
-  settle(byRequest = true): void {
+  /** Grants what can be granted, and refuses who closes a knot, until there is nothing more of either. */
+  settle(): void {
     for (;;) {
-      const next = this.#nextGrant(byRequest && this.hints.exact);
+      const next = this.#nextGrant();
       const refusal = this.#nextRefusal();
       if (next === undefined && refusal === undefined) break;
       if (refusal === undefined || (next !== undefined && this.#grantRank(next) <= refusal.rank)) {
@@ -269,18 +272,16 @@ export class Step {
     this.#touched = [];
   }
 
-  #nextGrant(mayLook: boolean): ModelTicket | undefined {
-    const grantable = this.state.tickets.filter((ticket) => this.#isGrantable(ticket));
-    const ranked = inOrder(grantable.map((ticket) => ({ ticket, rank: this.#grantRank(ticket) })));
-    const may = ranked.filter(({ ticket, rank }) => (mayLook && rank <= 1) || this.#isTouched(ticket));
-    return may[0]?.ticket;
+  /** At the locks that were touched: with a delay that has run out another may be free, until it comes up or is looked at. */
+  #nextGrant(): ModelTicket | undefined {
+    const grantable = this.state.tickets.filter((ticket) => this.#isTouched(ticket) && this.#isGrantable(ticket));
+    return inOrder(grantable.map((ticket) => ({ ticket, rank: this.#grantRank(ticket) })))[0]?.ticket;
   }
 
   #isTouched({ items }: ModelTicket): boolean {
     return items.some(({ name }) => this.#touched.includes(name));
   }
 
-  /** 0 or 1: it is the next thing that the core has done. */
   #grantRank(ticket: ModelTicket): number {
     return this.hints.rank(["grantedTo"], [ticketId(ticket)]);
   }

@@ -76,8 +76,8 @@ export class Agreement {
   }
 
   #text(meaning: Meaning): string {
-    const skip = this.exact ? [] : passing;
-    return JSON.stringify(meaning, (key, value) => (skip.includes(key) ? undefined : value));
+    if (this.exact) return JSON.stringify(meaning);
+    return JSON.stringify(meaning, (key, value) => (passing.includes(key) ? undefined : value));
   }
 
   #compareCounts(counts: Counts, latestMs: number): void {

@@ -140,12 +140,11 @@ export class EventChecker {
     const followed = [...this.#holds.keys()].sort((a, b) => a - b).join();
     const is = [...after.holds.keys()].sort((a, b) => a - b).join();
     ensure(followed === is, () => `by the events ${followed} hold, by the state ${is}`);
-    const places = [...this.#queues].flatMap(([name, queue]) => queue.map((ticketId) => `${name} ${ticketId}`));
-    const waiting = [...after.tickets.values()].flatMap(({ serial, items }) =>
-      items.map((i) => `${i.name} T${serial}`),
-    );
-    const [was, now] = [places.sort().join(), waiting.sort().join()];
-    ensure(was === now, () => `by the events ${was} wait, by the state ${now}`);
+    for (const [name, queue] of this.#queues) {
+      const waiting = [...after.tickets.values()].filter(({ items }) => items.some((item) => item.name === name));
+      const [was, now] = [queue.join(), waiting.map(({ serial }) => `T${serial}`).join()];
+      ensure(was === now, () => `by the events ${was} wait for ${name}, by the state ${now}`);
+    }
   }
 
   recovered(state: Snapshot, core: Readonly<State>): void {
