@@ -4,10 +4,10 @@
  *     npm run bench -- [--full] [--json FILE] [--profile FOLDER] [--in-flight 64,256] [--folder FOLDER]
  *
  * Measures acquire and release of distinct locks by one client, first durable (on `level`), then in memory, which is the
- * upper bound that the transport sets; then what a lock's change of hands, a unary call and a renewal cost. All figures
- * are medians over several windows after a warm-up. `--full` takes longer windows and more of them. `--folder` puts the
- * store on another disk than that of the temporary files. `--profile` writes CPU profiles of both sides and prints where
- * they spent their time; then only the pairs are measured, and slower than without.
+ * upper bound that the transport sets; then what other modes, sets and watching cost, a lock's change of hands, a unary
+ * call and a renewal. All figures are medians over several windows after a warm-up. `--full` takes longer windows and more
+ * of them. `--folder` puts the store on another disk than that of the temporary files. `--profile` writes CPU profiles of
+ * both sides and prints where they spent their time; then only the pairs are measured, and slower than without.
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -139,7 +139,33 @@ function printPairs(title, results, compared, heading) {
   );
 }
 
-function printOthers({ handover, unary, renewals }) {
+const MODES = {
+  pairs: "exclusive, locks of their own",
+  readers: "shared, one lock",
+  permits: "permits of one semaphore",
+  sets: "four locks together",
+  watchedPairs: "exclusive, all of it watched",
+};
+
+function printModes(results) {
+  console.log("\ndurable, 256 in flight, each acquire and release");
+  const [pairs] = results;
+  printTable(
+    ["what", "per s", "x exclusive", "p50 ms", "p99 ms", "CPU us: server", "client"],
+    results.map((r) => [
+      MODES[r.workload],
+      whole(r.perSecond),
+      ratio(r.perSecond / pairs.perSecond),
+      ms(r.latencyMs.pair.p50),
+      ms(r.latencyMs.pair.p99),
+      ms(r.serverCpuUs),
+      ms(r.clientCpuUs),
+    ]),
+  );
+}
+
+function printOthers({ modes, handover, unary, renewals }) {
+  printModes(modes);
   console.log("");
   const { wait } = handover.latencyMs;
   console.log(
@@ -168,9 +194,14 @@ await onStore("level", async (run) => {
     "x reference",
   );
   if (profile) return;
+  report.modes = [];
+  for (const workload of ["pairs", "readers", "permits", "sets"]) {
+    report.modes.push({ workload, ...(await run(workload, 256)) });
+  }
   report.handover = await run("handover", 64);
   report.unary = await run("unary", 64);
   report.renewals = await run("renewals", 1_000);
+  report.modes.push({ workload: "watchedPairs", ...(await run("watchedPairs", 256)) }); // the watch stays
 });
 if (!profile) {
   await onStore("memory", async (run) => {

@@ -9,13 +9,12 @@ const loops = (n, meter, step) =>
     while (meter.running) await step(i);
   });
 
-/** Acquire and release of locks that nobody else wants, as a user of the SDK does it. */
-export function pairs(client, inFlight) {
-  const names = Array.from({ length: inFlight }, (_, i) => `bench/${i}`);
+/** Acquire and release of what nobody else wants, or has to wait for. */
+function taking(inFlight, acquire) {
   return (meter) =>
     loops(inFlight, meter, async (i) => {
       const startedAt = performance.now();
-      const lock = await client.acquire(names[i]);
+      const lock = await acquire(i);
       const grantedAt = performance.now();
       await lock.release();
       const releasedAt = performance.now();
@@ -23,6 +22,39 @@ export function pairs(client, inFlight) {
       meter.window.record("acquire", grantedAt - startedAt);
       meter.window.record("pair", releasedAt - startedAt);
     });
+}
+
+const namesOf = (n) => Array.from({ length: n }, (_, i) => `bench/${i}`);
+
+/** Locks of their own, as a user of the SDK takes them. */
+export function pairs(client, inFlight) {
+  const names = namesOf(inFlight);
+  return taking(inFlight, (i) => client.acquire(names[i]));
+}
+
+/** The same while somebody watches all of them, over a connection of its own. */
+export function watchedPairs(client, inFlight) {
+  const watching = (async () => {
+    for await (const event of client.watch({ prefix: "bench/" })) if (event.type === "lagged") return;
+  })();
+  watching.catch(() => {}); // it ends with the client
+  return pairs(client, inFlight);
+}
+
+/** All of them readers of one lock. */
+export function readers(client, inFlight) {
+  return taking(inFlight, () => client.acquire("bench/read", { mode: "shared" }));
+}
+
+/** Each takes a permit of a semaphore that has one for everybody. */
+export function permits(client, inFlight) {
+  return taking(inFlight, () => client.acquire("bench/permits", { permits: { of: inFlight } }));
+}
+
+/** Each takes four locks of its own together. */
+export function sets(client, inFlight) {
+  const names = namesOf(inFlight).map((name) => [0, 1, 2, 3].map((part) => `${name}/${part}`));
+  return taking(inFlight, (i) => client.acquireAll(names[i]));
 }
 
 /** Many who want one lock: how often it changes hands. */
