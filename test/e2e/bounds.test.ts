@@ -165,9 +165,9 @@ function collectGarbage(): number {
 }
 
 async function inThisProcess() {
-  const server = await startServer(
-    defaultConfig({ listen: "127.0.0.1:0", opsListen: "none", store: `level:${await temporaryFolder()}/data` }),
-  );
+  const store = `level:${await temporaryFolder()}/data`;
+  const limits = { locksMax: 2_000_000 };
+  const server = await startServer(defaultConfig({ listen: "127.0.0.1:0", opsListen: "none", store, limits }));
   onTestFinished(() => server.stop());
   return await client(server.address);
 }
