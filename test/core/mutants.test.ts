@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { loadMutant, mutants } from "./mutants.js";
 import { simulate } from "./simulator.js";
 
-const SEEDS = 90;
+const SEEDS = 70;
 const STEPS = 2_500;
 
 function firstViolation(core: Parameters<typeof simulate>[0]["core"]): string | null {

@@ -2,7 +2,7 @@ import { randomInt } from "node:crypto";
 import { expect, test } from "vitest";
 import { type SimStats, simulate } from "./simulator.js";
 
-const SEEDS = 100;
+const SEEDS = 80;
 const given = process.env.LEASEHOLD_SIM_SEED;
 const steps = Number(process.env.LEASEHOLD_SIM_STEPS ?? 3_000);
 

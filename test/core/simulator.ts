@@ -268,7 +268,7 @@ class World {
   #arrive(call: SimCall): void {
     if (!this.#server.up) return;
     const { random } = this;
-    if (random.chance(0.15)) call.fate = random.pick(["lost", "gone"]);
+    if (random.chance(0.15)) call.fate = random.pick(["lost", "gone", "gone"]);
     this.#calls.add(call);
     this.#server.submit({ kind: "call", request: this.#withFreshIds(call.request), route: call, observed: 0 });
   }

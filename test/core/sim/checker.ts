@@ -30,6 +30,8 @@ export class Checker {
   readonly #undeliveredSince = new Map<number, number>();
   /** The calls that were told of a token and are not known to be gone. */
   readonly #toldOf = new Map<number, Set<Route>>();
+  /** The timestamps of grants, by their first tokens. */
+  readonly #timestampOf = new Map<number, number>();
   /** The tokens of Acquires that can be repeated. */
   readonly #tokenOf = new Map<string, number>();
   /** Calls that are over: answered or gone. */
@@ -37,7 +39,9 @@ export class Checker {
   /** The session of each stream that is attached. */
   readonly #streams = new Map<Route, string>();
   /** Served time at the last sign of life of a lease. */
-  readonly #contact = new Map<string, number>();
+  readonly #contact = new Map<string, { readonly servedMs: number; readonly starts: number }>();
+  /** How often the core has been started. */
+  #starts = 0;
   #servedBeforeMs = 0;
   #startedMs = 0;
 
@@ -57,7 +61,7 @@ export class Checker {
     if (command.token === null) return;
     const told = this.#toldOf.get(command.token);
     if (!told?.delete(command.route) || told.size > 0) return;
-    const gone = this.#before.holds.get(command.token)?.timestamp;
+    const gone = this.#timestampOf.get(command.token);
     for (const { token, timestamp } of this.#before.holds.values()) {
       if (timestamp === gone) this.#undeliveredSince.set(token, this.#latestMs); // with the rest of its AcquireAll
     }
@@ -75,7 +79,8 @@ export class Checker {
     this.#before = after;
     const { resumeMs } = this.limits;
     const deadlocked = new Set(events.flatMap((e) => (e.kind === "deadlock" ? [e.knot.at(-1)?.ticketId ?? ""] : [])));
-    const step: StepContext = { command, nowMs, resumeMs, before, deadlocked, ...this.#facts };
+    const gone = command.kind === "callGone" ? this.#timestampOf.get(command.token ?? 0) : undefined;
+    const step: StepContext = { command, nowMs, resumeMs, gone, deadlocked, ...this.#facts };
     let moved = "";
     if (command.kind === "detach" && this.#detached(command.sessionId, state)) moved = command.sessionId;
     if (command.kind === "attach" && state.sessions.get(command.sessionId)?.route === command.route) {
@@ -112,6 +117,7 @@ export class Checker {
       if (reply.kind !== "outcome" || reply.outcome.kind !== "grant") continue;
       for (const { token } of reply.outcome.grants) told.add(token);
       const token = reply.outcome.grants[0]?.token ?? 0;
+      this.#timestampOf.set(token, reply.outcome.timestamp);
       if (route.kind === "stream") continue;
       for (const grant of reply.outcome.grants) this.#undeliveredSince.delete(grant.token);
       const calls = this.#toldOf.get(token);
@@ -225,7 +231,7 @@ export class Checker {
     // After a restart nothing is known of the last report: then nothing is expected of it.
     const unknown = progressEveryMs > 0 && !this.#progressed.has(id);
     if (!unknown) this.#promised.set(id, Math.min(this.#latestMs + ttlMs, progressed));
-    this.#contact.set(id, this.#servedMs(this.#latestMs));
+    this.#contact.set(id, { servedMs: this.#servedMs(this.#latestMs), starts: this.#starts });
   }
 
   /** After a resume nothing of the session is left that belongs to nobody. */
@@ -269,8 +275,10 @@ export class Checker {
     const servedMs = this.#servedMs(asOfMs);
     for (const lease of state.leases.values()) {
       ensure(lease.dead === null && lease.deadlineMs > asOfMs, () => `lease ${lease.id} is overdue`);
-      const contact = this.#contact.get(lease.id) ?? servedMs;
-      const silentMs = servedMs - contact - EXPIRY_LAG_MS;
+      const contact = this.#contact.get(lease.id) ?? { servedMs, starts: this.#starts };
+      // Each incarnation may have been late once.
+      const lateMs = EXPIRY_LAG_MS * (1 + this.#starts - contact.starts);
+      const silentMs = servedMs - contact.servedMs - lateMs;
       ensure(silentMs <= 2 * lease.ttlMs, () => `lease ${lease.id} of ${lease.ttlMs} ms has been kept for ${silentMs}`);
     }
     for (const [serial, since] of this.#detachedSince) {
@@ -321,6 +329,7 @@ export class Checker {
     ensure(clock.now >= told, () => `timestamp ${told} had been handed out, the recovered clock is at ${clock.now}`);
     this.#latestMs = nowMs;
     this.#startedMs = nowMs;
+    this.#starts++;
     this.#servedBeforeMs = servedBeforeMs;
     this.#token = token;
     this.#timestamp = clock.now;

@@ -1,20 +1,14 @@
 /** Why a lease, a hold or a ticket may end in a step, told from the command alone. Everything else is a violation. */
 import type { Attach, Command, Request } from "../../../src/server/core/types.js";
-import {
-  callIdentity,
-  type HoldSnap,
-  type LeaseSnap,
-  type Snapshot,
-  sessionIdentity,
-  type TicketSnap,
-} from "./snapshot.js";
+import { callIdentity, type HoldSnap, type LeaseSnap, sessionIdentity, type TicketSnap } from "./snapshot.js";
 
 /** What a step was, and what had been promised before it. */
 export interface StepContext {
   readonly command: Command;
   readonly nowMs: number;
   readonly resumeMs: number;
-  readonly before: Snapshot;
+  /** The timestamp of the grant whose call is gone; the holds of an AcquireAll share it. */
+  readonly gone: number | undefined;
   /** Ids of the tickets that were refused because they closed a knot. */
   readonly deadlocked: ReadonlySet<string>;
   /** Until when a lease may not expire. */
@@ -75,17 +69,12 @@ export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap):
       // What cannot be delivered as a whole is not delivered.
       return !command.claims.includes(hold.token) && !(command.outstanding.includes(hold.seq) && hold.whole);
     case "callGone":
-      return hold.identity === "" && command.token !== null && isTogether(step, hold, command.token);
+      return hold.identity === "" && hold.timestamp === step.gone;
     case "detach":
       return false;
     default:
       return isReleased(command, hold) || isCancelled(command, hold.identity);
   }
-}
-
-/** The holds of one AcquireAll share their timestamp. */
-function isTogether(step: StepContext, hold: HoldSnap, token: number): boolean {
-  return step.before.holds.get(token)?.timestamp === hold.timestamp;
 }
 
 function isReleased(command: Command, hold: HoldSnap): boolean {

@@ -149,6 +149,8 @@ export class SessionClient {
       for (const [seq, { request }] of this.#pending) if (isRemembered(request)) requests.push({ seq, request });
     }
     this.#send(requests, random.chance(0.5));
+    // Whether a lock has been handed on is not known then: the command is sent again.
+    if (requests.some(({ request }) => request.kind === "transfer") && random.chance(0.3)) this.#breakStream();
   }
 
   #send(requests: { seq: number; request: Request }[], renew: boolean): void {
@@ -197,8 +199,9 @@ export class SessionClient {
   }
 
   #partWith(kind: number, hold: Holding): { request: Request; parted?: Holding } {
-    if (kind <= 18) return { request: this.#release(hold) };
-    return kind <= 28 ? this.#transfer(hold) : this.#downgrade(hold);
+    if (kind <= 15) return { request: this.#release(hold) };
+    const exclusive = [...this.#holds.values()].find(({ mode }) => mode === "exclusive");
+    return kind <= 24 ? this.#transfer(hold) : this.#downgrade(exclusive ?? hold);
   }
 
   /** What leaves the client's beliefs alone. */

@@ -61,7 +61,8 @@ export class UnaryClient {
     if (takenAway.length > 0 && random.chance(0.2)) this.#confirm(random.pick(takenAway));
     else if (kind <= 9 && holds.length > 0) this.#release(random.pick(holds));
     else if (kind <= 14 && holds.length > 0) this.#transfer(random.pick(holds));
-    else if (kind <= 18 && holds.length > 0) this.#downgrade(random.pick(holds));
+    else if (kind <= 18 && holds.length > 0)
+      this.#downgrade(holds.find(({ mode }) => mode === "exclusive") ?? random.pick(holds));
     else if (kind <= 38 && leaseIds.length > 0) this.#renew(random.pick(leaseIds));
     else if (kind <= 42 && leaseIds.length < 3) this.#createLease();
     else if (kind === 43 && leaseIds.length > 0) this.#revoke(random.pick(leaseIds));
