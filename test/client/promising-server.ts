@@ -204,10 +204,11 @@ export class PromisingServer implements Transport {
   }
 
   #execute(command: WireCommand): Omit<Result, "seq"> {
-    const { createLease, release, transfer, downgrade, revokeSessionLease, cancelAcquire } = command;
+    const { createLease, release, transfer, downgrade, cancelAcquire } = command;
+    const endsLease = command.revokeSessionLease || command.abandonSessionLease;
     if (createLease) return this.#onCreateLease(command.seq, createLease);
-    if (revokeSessionLease) {
-      const lease = this.#leases.get(revokeSessionLease);
+    if (endsLease) {
+      const lease = this.#leases.get(endsLease);
       if (lease) lease.dead = true;
       return { revokeLease: { revoked: lease !== undefined } };
     }

@@ -35,9 +35,9 @@ describe("a broken stream", () => {
     await s.time.advance(3_000);
     s.server.unreachable = null;
     await s.time.advance(3_000);
-    expect(s.server.connection.hello?.claims).toEqual([2]);
+    expect(s.server.connection.hello).toMatchObject({ claims: [2], abandoned: [1] });
     expect(old.state).toEqual({ is: "lost", reason: "expired" });
-    expect(s.server.connection.commands).toMatchObject([{ revokeSessionLease: 1 }]);
+    expect(s.server.connection.commands).toMatchObject([{ abandonSessionLease: 1 }]);
   });
 
   it("is reconnected to the addresses in turn", async () => {

@@ -303,6 +303,9 @@ const DEFAULT_ANSWERS: Record<string, (server: ScriptedServer) => Answer> = {
   revokeSessionLease: (server) => (command) => {
     return { revokeLease: { revoked: server.leases.delete(command.revokeSessionLease ?? 0) } };
   },
+  abandonSessionLease: (server) => (command) => {
+    return { revokeLease: { revoked: server.leases.delete(command.abandonSessionLease ?? 0) } };
+  },
 };
 
 export interface Setup {

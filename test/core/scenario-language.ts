@@ -58,6 +58,7 @@ export function parseRequest(line: Line, onSession: boolean, fresh: Fresh): Requ
       return {
         kind: "revokeLease",
         lease: onSession ? { kind: "session", seq: Number(first) } : { kind: "lease", leaseId: first },
+        expired: words.includes("expired"),
       };
     case "get":
       return { kind: "getLease", leaseId: first };

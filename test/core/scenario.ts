@@ -159,6 +159,7 @@ class Scenario {
       epoch: numberOf(line, "epoch", 1),
       claims: numbersOf(line, "claims"),
       outstanding: numbersOf(line, "outstanding"),
+      abandoned: numbersOf(line, "abandoned"),
       clusterId: line.options.get("cluster") ?? (line.options.has("highest") ? CLUSTER_ID : ""),
       highestToken: numberOf(line, "highest", 0),
       route: this.#route(stream, "stream"),

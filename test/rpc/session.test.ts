@@ -100,6 +100,7 @@ describe("the beginning", () => {
       epoch: 4,
       claims: [7, 9],
       outstanding: [3],
+      abandoned: [],
       clusterId: "cluster",
       highestToken: 9,
       observed: 5,
@@ -206,8 +207,8 @@ describe("commands", () => {
         },
       },
       { seq: 3, request: { kind: "cancelAcquire", target: { kind: "session", seq: 2 } } },
-      { seq: 4, request: { kind: "revokeLease", lease: { kind: "session", seq: 1 } } },
-      { seq: 5, request: { kind: "revokeLease", lease: { kind: "lease", leaseId: "L" } } },
+      { seq: 4, request: { kind: "revokeLease", lease: { kind: "session", seq: 1 }, expired: false } },
+      { seq: 5, request: { kind: "revokeLease", lease: { kind: "lease", leaseId: "L" }, expired: false } },
       { seq: 6, request: expect.objectContaining({ holder: { kind: "own", leaseId: "id3", ttlMs: 15_000 } }) },
       { seq: 7, request: { kind: "tick", observed: 12, count: 1 } },
     ]);

@@ -144,7 +144,11 @@ async function run(seed: number): Promise<void> {
           target: { kind: "request", requestId: `r${1 + below(requests + 1)}`, leaseId: "" },
         };
       case 5:
-        return { kind: "revokeLease", lease: { kind: "lease", leaseId: `own-${1 + below(requests + 1)}` } };
+        return {
+          kind: "revokeLease",
+          lease: { kind: "lease", leaseId: `own-${1 + below(requests + 1)}` },
+          expired: false,
+        };
       default:
         return { kind: "release", name, token };
     }

@@ -33,13 +33,14 @@ export class Identity {
   }
 
   /** The Hello of the next stream. */
-  hello(claims: number[], outstanding: number[], highestToken: number): Hello {
+  hello(claims: number[], outstanding: number[], abandoned: number[], highestToken: number): Hello {
     this.#epoch = this.hasSession ? this.#epoch + 1 : 1;
     return {
       sessionId: this.#sessionId,
       epoch: this.#epoch,
       claims,
       outstanding,
+      abandoned,
       clusterId: this.#clusterId,
       highestToken,
       client: this.#clientName,

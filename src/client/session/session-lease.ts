@@ -6,7 +6,7 @@
  */
 import { Belief } from "../belief.js";
 import { invalid, type LeaseholdError, type LostReason } from "../errors.js";
-import { Command, type WireResult } from "./command.js";
+import { Command, type WireCommand, type WireResult } from "./command.js";
 import { failureOf, unexpected } from "./failure.js";
 import type { Session } from "./session.js";
 
@@ -163,11 +163,11 @@ export class SessionLease {
     return this.belief.deadlineMs;
   }
 
-  /** `revoke`: the server may still have it, and would renew it with all others if it were not told. */
-  lose(reason: LostReason, nowMs: number, revoke: boolean): void {
+  /** `abandoned`: the server may still have it, and would renew it with all others if it were not told. */
+  lose(reason: LostReason, nowMs: number, abandoned: boolean): void {
     if (this.#end !== null) return;
     this.#end = { is: "lost", reason };
-    this.session.leaseEnded(this, revoke);
+    this.session.leaseEnded(this, abandoned);
     this.session.leaseLost(this, reason, nowMs);
     this.#settle();
   }
@@ -261,7 +261,7 @@ const RETRY_MS = 200;
  * session together, so one that was forgotten here would live, and hold its locks, for as long as the others do.
  */
 export class RevokeLease extends Command {
-  readonly wire;
+  readonly wire: WireCommand & { seq: number };
   /** Whoever waits for it does so until the deadline only; then the command goes on by itself. */
   override readonly awaited = false;
   override readonly urgent = true;
@@ -270,9 +270,16 @@ export class RevokeLease extends Command {
   /** Told once. Null: nobody waits, or it was told. */
   #waiter: ((revoked: boolean) => void) | null;
 
-  constructor(session: Session, leaseSeq: number, deadlineMs: number, waiter: ((revoked: boolean) => void) | null) {
+  /** `abandoned`: the belief in it is over, so that to the server it has expired. */
+  constructor(
+    session: Session,
+    leaseSeq: number,
+    deadlineMs: number,
+    waiter: ((revoked: boolean) => void) | null,
+    abandoned = false,
+  ) {
     super();
-    this.wire = { seq: 0, revokeSessionLease: leaseSeq };
+    this.wire = { seq: 0, ...(abandoned ? { abandonSessionLease: leaseSeq } : { revokeSessionLease: leaseSeq }) };
     this.deadlineMs = deadlineMs;
     this.#session = session;
     this.#waiter = waiter;

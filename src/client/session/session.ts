@@ -182,12 +182,12 @@ export class Session {
     this.#alarm.by(atMs);
   }
 
-  /** `revoke`: the server may still have it, and would renew it with the others if it were not told. */
-  leaseEnded(lease: SessionLease, revoke: boolean): void {
+  /** `abandoned`: the server may still have it, and would renew it with the others if it were not told. */
+  leaseEnded(lease: SessionLease, abandoned: boolean): void {
     this.holdings.removeLease(lease);
     this.#sender.leaseEnded(lease);
-    if (revoke && lease.seq > 0 && !this.#closed) {
-      this.submit(new RevokeLease(this, lease.seq, Number.POSITIVE_INFINITY, null));
+    if (abandoned && lease.seq > 0 && !this.#closed) {
+      this.submit(new RevokeLease(this, lease.seq, Number.POSITIVE_INFINITY, null, true));
     }
     this.#considerIdle();
   }
@@ -209,8 +209,9 @@ export class Session {
   #greet(): void {
     const resumes = this.#identity.hasSession;
     const claims = resumes ? this.holdings.claims(this.time.nowMs()) : [];
+    const abandoned = resumes ? [...this.#outbox.all()].flatMap(({ wire }) => wire.abandonSessionLease ?? []) : [];
     const outstanding = resumes ? this.#outbox.resumed() : [];
-    this.#sender.greet(this.#identity.hello(claims, outstanding, this.holdings.highestToken));
+    this.#sender.greet(this.#identity.hello(claims, outstanding, abandoned, this.holdings.highestToken));
   }
 
   #onFrame(bytes: Uint8Array): void {

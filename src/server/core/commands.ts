@@ -31,6 +31,8 @@ export interface RevokeLease {
   readonly lease:
     | { readonly kind: "lease"; readonly leaseId: string }
     | { readonly kind: "session"; readonly seq: number };
+  /** Its client has stopped believing in it: it ends as if it had expired. */
+  readonly expired: boolean;
 }
 export interface GetLease {
   readonly kind: "getLease";
@@ -191,6 +193,8 @@ export interface Attach {
   readonly epoch: number;
   readonly claims: readonly number[];
   readonly outstanding: readonly number[];
+  /** Leases in which the client has stopped believing, by the sequence numbers of the commands that created them. */
+  readonly abandoned: readonly number[];
   readonly clusterId: string;
   readonly highestToken: number;
   readonly route: Route;

@@ -33,7 +33,7 @@ export function execute(state: State, fx: Effects, request: Request, caller: Cal
     case "revokeLease": {
       const { lease } = request;
       const target = lease.kind === "lease" ? liveLease(state, lease.leaseId) : caller.session?.leases.get(lease.seq);
-      return revoke(state, fx, target, nowMs);
+      return revoke(state, fx, target, request.expired, nowMs);
     }
     case "forceRelease":
       return forceRelease(state, fx, request, nowMs);
@@ -137,7 +137,11 @@ export function executeOnce(
     case "hold":
       return effect.lease.dead === null ? grantOutcome(effect, nowMs) : unknownLease;
     case "ticket":
-      if (effect.route !== caller.route) reattachTicket(state, effect, caller.route, Number.POSITIVE_INFINITY, nowMs);
+      if (effect.route !== caller.route) {
+        // The client says how long it goes on waiting; since a restart nobody else knows how long it has waited.
+        if (request.kind === "acquire") effect.waitUntilMs = Math.min(effect.waitUntilMs, nowMs + request.waitMs);
+        reattachTicket(state, effect, caller.route, Number.POSITIVE_INFINITY, nowMs);
+      }
       return null; // it waits; the answer will come
     case "transferred":
       return { kind: "transferred", token: effect.token };

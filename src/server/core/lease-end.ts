@@ -51,9 +51,10 @@ export function collect(state: State, fx: Effects, lease: Lease, nowMs: number, 
   return Math.max(0, budget - 1);
 }
 
-/** Revokes a lease on behalf of its client. */
-export function revoke(state: State, fx: Effects, lease: Lease | undefined, nowMs: number): Outcome {
+/** Ends a lease on behalf of its client; `expired`: because the client has stopped believing in it. */
+export function revoke(state: State, fx: Effects, lease: Lease | undefined, expired: boolean, nowMs: number): Outcome {
   if (lease === undefined || lease.dead !== null) return { kind: "revoked", revoked: false };
-  endLease(state, fx, lease, "revoked", false, nowMs, state.limits.expirySliceMax);
+  const hung = expired && lease.progressUntilMs < lease.ttlUntilMs;
+  endLease(state, fx, lease, expired ? "expired" : "revoked", hung, nowMs, state.limits.expirySliceMax);
   return { kind: "revoked", revoked: true };
 }

@@ -3,6 +3,7 @@
  * command that is sent twice take effect once.
  */
 import { endHold, isWhole, tellHolder } from "./holds.js";
+import { revoke } from "./lease-end.js";
 import { dropSessionIfOver, markDirty } from "./session-log.js";
 import type { Hold, Session, State } from "./state.js";
 import { detachTicket, removeTicket } from "./tickets.js";
@@ -75,6 +76,10 @@ function resume(state: State, fx: Effects, command: Attach, nowMs: number): Outc
   session.epoch = command.epoch;
   session.route = command.route;
   markDirty(state, session);
+  // Tickets are attached when their commands come again, not now: a wait that ended in between would be answered, and
+  // then begin anew with the command.
+  for (const ticket of session.tickets.values()) detachTicket(state, ticket, nowMs);
+  for (const seq of command.abandoned) revoke(state, fx, session.leases.get(seq), true, nowMs);
   const lost = settleHeld(state, fx, session, command, nowMs);
   fx.events.push({ kind: "sessionAttached", result: "resumed" });
   return { kind: "welcome", sessionId: session.id, epoch: session.epoch, resumed: true, lost };
@@ -98,11 +103,8 @@ function settleHeld(state: State, fx: Effects, session: Session, command: Attach
     if (!claimed && !isOutstanding(session, hold, outstanding)) endHold(state, fx, hold, "undelivered", nowMs);
     else if (claimed && hold.revoking !== null) tellHolder(fx, hold, "forced", hold.revoking, true);
   }
-  // Tickets are attached when their commands come again, not now: a wait that ended in between would be answered, and
-  // then begin anew with the command.
   for (const ticket of session.tickets.values()) {
-    if (outstanding.has(ticket.seq)) detachTicket(state, ticket, nowMs);
-    else removeTicket(state, fx, ticket, null, nowMs);
+    if (!outstanding.has(ticket.seq)) removeTicket(state, fx, ticket, null, nowMs);
   }
   for (const [seq, effect] of session.unacked) {
     if (!outstanding.has(seq) && effect.kind !== "ticket") session.unacked.delete(seq);

@@ -58,7 +58,13 @@ export class RequestValidator {
   }
 
   revokeLease(m: leasehold.v1.RevokeLeaseRequest): Request | Refusal {
-    return this.badLeaseId(m.leaseId) ?? { kind: "revokeLease", lease: { kind: "lease", leaseId: m.leaseId } };
+    return (
+      this.badLeaseId(m.leaseId) ?? {
+        kind: "revokeLease",
+        lease: { kind: "lease", leaseId: m.leaseId },
+        expired: false,
+      }
+    );
   }
 
   getLease(m: leasehold.v1.GetLeaseRequest): Request | Refusal {
@@ -171,13 +177,18 @@ export class RequestValidator {
     if (command.describeLock) return this.describeLock(command.describeLock as leasehold.v1.DescribeLockRequest);
     if (command.listLocks) return this.listLocks(command.listLocks as leasehold.v1.ListLocksRequest);
     if (command.tick) return this.tick(command.tick as leasehold.v1.TickRequest);
-    const { revokeSessionLease } = command;
-    if (typeof revokeSessionLease === "number") return this.revokeSessionLease(revokeSessionLease);
+    const { revokeSessionLease, abandonSessionLease } = command;
+    if (typeof revokeSessionLease === "number") {
+      return this.endSessionLease("revoke_session_lease", revokeSessionLease, false);
+    }
+    if (typeof abandonSessionLease === "number") {
+      return this.endSessionLease("abandon_session_lease", abandonSessionLease, true);
+    }
     return invalid("the command is empty, or of a kind that this server does not know");
   }
 
-  private revokeSessionLease(seq: number): Request | Refusal {
-    return badPositive("revoke_session_lease", seq) ?? { kind: "revokeLease", lease: { kind: "session", seq } };
+  private endSessionLease(field: string, seq: number, expired: boolean): Request | Refusal {
+    return badPositive(field, seq) ?? { kind: "revokeLease", lease: { kind: "session", seq }, expired };
   }
 
   /** The Hello of a stream, without what only the stream knows. */
@@ -189,10 +200,11 @@ export class RequestValidator {
       badOptionalText("hello.cluster_id", m.clusterId, rpc.idBytesMax) ??
       badOptionalText("hello.client", m.client, rpc.clientBytesMax) ??
       badNumbers("hello.claims", m.claims, rpc.claimsMax) ??
-      badNumbers("hello.outstanding", m.outstanding, this.core.commandsPerSessionMax);
+      badNumbers("hello.outstanding", m.outstanding, this.core.commandsPerSessionMax) ??
+      badNumbers("hello.abandoned", m.abandoned, this.core.holdsPerLeaseMax);
     if (bad) return bad;
-    if (m.sessionId === "" && m.claims.length + m.outstanding.length > 0) {
-      return invalid("hello.claims and hello.outstanding must be empty for a new session");
+    if (m.sessionId === "" && m.claims.length + m.outstanding.length + m.abandoned.length > 0) {
+      return invalid("hello.claims, hello.outstanding and hello.abandoned must be empty for a new session");
     }
     return {
       sessionId: m.sessionId,
@@ -200,6 +212,7 @@ export class RequestValidator {
       epoch: m.epoch,
       claims: m.claims,
       outstanding: m.outstanding,
+      abandoned: m.abandoned,
       clusterId: m.clusterId,
       highestToken: m.highestToken,
     };

@@ -30,12 +30,17 @@ export function attach(step: Step, command: Attach): Meaning {
 /** What is claimed is kept, what is outstanding will be asked for, what is neither goes. Returns the lost claims. */
 function settle(step: Step, session: ModelSession, command: Attach): number[] {
   const { state } = step;
+  for (const ticket of state.tickets.filter(({ sessionId }) => sessionId === session.id)) step.detach(ticket);
+  for (const seq of command.abandoned) {
+    const lease = state.leases.find((one) => one.sessionId === session.id && one.seq === seq);
+    if (lease !== undefined) step.endLease(lease, "expired");
+  }
   const holds = state.holds.filter(({ grant }) => grant.sessionId === session.id && grant.seq > 0);
   const lost = command.claims.filter((token) => !holds.some((hold) => hold.token === token));
   const gone: { rank: number; end: () => void }[] = [];
   for (const ticket of state.tickets.filter(({ sessionId }) => sessionId === session.id)) {
-    if (command.outstanding.includes(ticket.seq)) step.detach(ticket);
-    else gone.push({ rank: step.hints.rank(["dequeued"], placesOf(ticket)), end: () => step.dequeue(ticket) });
+    if (!command.outstanding.includes(ticket.seq))
+      gone.push({ rank: step.hints.rank(["dequeued"], placesOf(ticket)), end: () => step.dequeue(ticket) });
   }
   for (const hold of holds) {
     const { grant, token, revoking } = hold;

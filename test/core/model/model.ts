@@ -122,10 +122,10 @@ function executeOnce(step: Step, request: Request, asker: Asker): Meaning | null
   const session = asker.session as NonNullable<Asker["session"]>;
   if (asker.seq < session.ackedBelow) return null; // a late duplicate
   const effect = session.unacked.get(asker.seq);
-  return effect === undefined ? execute(step, request, asker) : repeat(step, effect, asker);
+  return effect === undefined ? execute(step, request, asker) : repeat(step, request, effect, asker);
 }
 
-function repeat(step: Step, effect: ModelEffect, asker: Asker): Meaning | null {
+function repeat(step: Step, request: Request, effect: ModelEffect, asker: Asker): Meaning | null {
   switch (effect.kind) {
     case "lease": {
       const lease = step.lease(effect.leaseId);
@@ -134,6 +134,7 @@ function repeat(step: Step, effect: ModelEffect, asker: Asker): Meaning | null {
     case "ticket": {
       const ticket = step.state.tickets.find(({ serial }) => serial === effect.serial);
       if (ticket !== undefined && ticket.route !== asker.route) {
+        if (request.kind === "acquire") ticket.waitUntilMs = Math.min(ticket.waitUntilMs, step.nowMs + request.waitMs);
         step.attach(ticket, asker.route, Number.POSITIVE_INFINITY);
       }
       return null; // it waits; the answer will come
@@ -186,7 +187,7 @@ function execute(step: Step, request: Request, asker: Asker): Meaning | null {
       const lease = state.leases.find(({ id, sessionId, seq }) =>
         target.kind === "lease" ? id === target.leaseId : sessionId === asker.session?.id && seq === target.seq,
       );
-      if (lease !== undefined) step.endLease(lease, "revoked");
+      if (lease !== undefined) step.endLease(lease, request.expired ? "expired" : "revoked");
       return { kind: "revoked", revoked: lease !== undefined };
     }
     case "getLease": {

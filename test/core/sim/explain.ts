@@ -42,6 +42,7 @@ export function mayLeaseEnd(step: StepContext, lease: LeaseSnap): boolean {
   if (lease.dead) return true;
   const { command, promised, nowMs } = step;
   if (command.kind === "expire") return (promised.get(lease.id) ?? Number.NEGATIVE_INFINITY) <= nowMs;
+  if (command.kind === "attach") return settles(command, lease.session) && command.abandoned.includes(lease.seq);
   return requestsOf(command).some(({ request, sessionId }) => {
     if (request.kind !== "revokeLease") return false;
     const target = request.lease;

@@ -101,6 +101,7 @@ export class SessionClient {
 
   #connect(): void {
     const { random } = this.world;
+    const abandoned = this.#sessionId === "" ? [] : this.#abandon();
     for (const [token, hold] of this.#holds) {
       // Past its own deadline, or (rarely) for no reason at all, it does not claim.
       if (!this.#believes(hold) || random.chance(0.05)) this.#holds.delete(token);
@@ -124,6 +125,7 @@ export class SessionClient {
       epoch,
       claims: [...new Set(claims)],
       outstanding,
+      abandoned,
       clusterId,
       highestToken,
       observed: 0,
@@ -267,7 +269,18 @@ export class SessionClient {
 
   #revoke(seq: number): Request {
     this.#leaseGone(seq);
-    return { kind: "revokeLease", lease: { kind: "session", seq } };
+    return { kind: "revokeLease", lease: { kind: "session", seq }, expired: this.world.random.chance(0.5) };
+  }
+
+  /** Leases that are over by its own clock, mostly, and a few others. */
+  #abandon(): number[] {
+    const { nowMs, random } = this.world;
+    const abandoned: number[] = [];
+    for (const [seq, { untilMs }] of this.#leases) {
+      if (random.chance(nowMs >= untilMs ? 0.7 : 0.03)) abandoned.push(seq);
+    }
+    for (const seq of abandoned) this.#leaseGone(seq);
+    return abandoned;
   }
 
   #leaseGone(leaseSeq: number): void {

@@ -149,7 +149,7 @@ export class UnaryClient {
 
   #revoke(leaseId: string): void {
     this.#leaseGone(leaseId);
-    this.#send({ kind: "revokeLease", lease: { kind: "lease", leaseId } }, () => undefined);
+    this.#send({ kind: "revokeLease", lease: { kind: "lease", leaseId }, expired: false }, () => undefined);
   }
 
   #partWith({ token, leaseId }: Holding): void {

@@ -7747,6 +7747,7 @@ export const leasehold = $root.leasehold = (() => {
             const Hello = function (properties) {
                 this.claims = [];
                 this.outstanding = [];
+                this.abandoned = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -7760,6 +7761,7 @@ export const leasehold = $root.leasehold = (() => {
             Hello.prototype.clusterId = "";
             Hello.prototype.highestToken = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Hello.prototype.client = "";
+            Hello.prototype.abandoned = $util.emptyArray;
 
             Hello.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -7782,6 +7784,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(48).uint64(message.highestToken);
                 if (message.client != null && $Object.hasOwnProperty.call(message, "client") && message.client !== "")
                     writer.uint32(58).string(message.client);
+                if (message.abandoned != null && message.abandoned.length)
+                    writer.uint32(66).uint64s(message.abandoned);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7886,6 +7890,20 @@ export const leasehold = $root.leasehold = (() => {
                                 message.client = value;
                             else
                                 delete message.client;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType === 2) {
+                                if (!(message.abandoned && message.abandoned.length))
+                                    message.abandoned = [];
+                                reader.uint64s(message.abandoned);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.abandoned && message.abandoned.length))
+                                message.abandoned = [];
+                            message.abandoned.push(reader.uint64());
                             continue;
                         }
                     }
@@ -8104,11 +8122,12 @@ export const leasehold = $root.leasehold = (() => {
             Command.prototype.transfer = null;
             Command.prototype.downgrade = null;
             Command.prototype.setMetadata = null;
+            Command.prototype.abandonSessionLease = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(Command.prototype, "command", {
-                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "revokeSessionLease", "acquireAll", "transfer", "downgrade", "setMetadata"]),
+                get: $util.oneOfGetter($oneOfFields = ["createLease", "revokeLease", "acquire", "cancelAcquire", "release", "validate", "describeLock", "listLocks", "tick", "revokeSessionLease", "acquireAll", "transfer", "downgrade", "setMetadata", "abandonSessionLease"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -8149,6 +8168,8 @@ export const leasehold = $root.leasehold = (() => {
                     $root.leasehold.v1.DowngradeRequest.encode(message.downgrade, writer.uint32(114).fork(), _depth + 1).ldelim();
                 if (message.setMetadata != null && $Object.hasOwnProperty.call(message, "setMetadata"))
                     $root.leasehold.v1.SetMetadataRequest.encode(message.setMetadata, writer.uint32(122).fork(), _depth + 1).ldelim();
+                if (message.abandonSessionLease != null && $Object.hasOwnProperty.call(message, "abandonSessionLease"))
+                    writer.uint32(128).uint64(message.abandonSessionLease);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -8287,6 +8308,13 @@ export const leasehold = $root.leasehold = (() => {
                                 break;
                             message.setMetadata = $root.leasehold.v1.SetMetadataRequest.decode(reader, reader.size(), $undefined, _depth + 1, message.setMetadata);
                             message.command = "setMetadata";
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType !== 0)
+                                break;
+                            message.abandonSessionLease = reader.uint64();
+                            message.command = "abandonSessionLease";
                             continue;
                         }
                     }
