@@ -3,13 +3,16 @@
  *
  * What counts as due is what was due at `asOfMs`, a moment that may have passed a while ago: input that had arrived by
  * then is stepped first. Whatever begins now, a grant or a detachment, is counted from `nowMs`.
+ *
+ * What is to be granted comes first: a poll whose time is over meanwhile must not miss a grant that only the budget of a
+ * step held back.
  */
 import { timeOut } from "./acquire.js";
 import { endDelay } from "./holders.js";
 import { dueEnd, endHold } from "./holds.js";
 import { collect, endLease } from "./lease-end.js";
 import { forgetRequest } from "./requests.js";
-import { settle } from "./settle.js";
+import { isUnsettled, settle } from "./settle.js";
 import type { Lease, State, Ticket } from "./state.js";
 import { answer, detachTicket, removeTicket, waiting } from "./tickets.js";
 import type { Effects } from "./types.js";
@@ -18,12 +21,12 @@ export function expire(state: State, fx: Effects, asOfMs: number, nowMs: number)
   let budget = state.limits.expirySliceMax;
   let grants = settle(state, fx, nowMs, state.limits.expirySliceMax);
   for (const lease of state.collecting) {
-    if (budget <= 0) return;
+    if (budget <= 0 || isUnsettled(state)) return;
     budget = collect(state, fx, lease, nowMs, budget);
     grants = settle(state, fx, nowMs, grants);
   }
   for (let item = state.deadlines.peek(); item !== undefined && item.dueMs <= asOfMs; item = state.deadlines.peek()) {
-    if (budget <= 0) return;
+    if (budget <= 0 || isUnsettled(state)) return;
     budget--;
     if (item.kind === "lease") budget = expireLease(state, fx, item, asOfMs, nowMs, budget);
     else if (item.kind === "ticket") expireTicket(state, fx, item, asOfMs, nowMs);

@@ -15,10 +15,13 @@ import type { Hold, Lock, State, Ticket } from "./state.js";
 import { answer, touchAll, unlinkTicket } from "./tickets.js";
 import type { Effects } from "./types.js";
 
+/** Whether there may be more to grant, or a deadlock to break. */
+export const isUnsettled = (state: State): boolean => state.unsettled.size + state.suspects.size > 0;
+
 /** Brings the locks to rest, by at most `budget` grants and searches for deadlocks. Returns what is left of it. */
 export function settle(state: State, fx: Effects, nowMs: number, budget: number): number {
   let left = budget;
-  while (state.unsettled.size + state.suspects.size > 0) {
+  while (isUnsettled(state)) {
     for (const lock of state.unsettled) {
       left = settleLock(state, fx, lock, nowMs, left);
       if (left < 0) return 0;
