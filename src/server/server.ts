@@ -1,6 +1,7 @@
 /** The composition root: the only place that constructs the parts of a server and connects them. */
 import { formatEndpoint, parseEndpoint } from "./config/endpoint.js";
 import type { ServerConfig } from "./config/schema.js";
+import { EventLog } from "./event-log.js";
 import { type Journal, JournalCorruptError } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
 import type { Logger } from "./log.js";
@@ -185,6 +186,7 @@ class Server implements RunningServer {
   }
 
   #observer(): SequencerObserver {
+    const eventLog = this.#log && new EventLog(this.#log, () => performance.now());
     return {
       commit: (appendSeconds, queueSeconds, commands) => {
         this.#metrics.journalCommit(appendSeconds, commands);
@@ -193,8 +195,8 @@ class Server implements RunningServer {
       event: (event) => {
         this.#watch.event(event);
         this.#metrics.event(event);
+        eventLog?.event(event);
         if (event.kind === "granted") this.#hotLocks.granted(event.name, performance.now());
-        if (event.kind === "halted") this.#log?.fatal({ reason: event.why }, "nothing is granted any more");
       },
       told: (timestamp) => this.#watch.tellTo(timestamp),
       storeFailed: (error) => {

@@ -1,7 +1,8 @@
+import { statSync } from "node:fs";
 import { Metadata, status } from "@grpc/grpc-js";
 import { decode, encode, encodeStatus, v1, type leasehold as wire } from "@leasehold/client/wire";
 import { afterEach, describe, expect, it } from "vitest";
-import { type FakeServer, fakeServer, leasehold, type Method } from "./support.js";
+import { type FakeServer, fakeServer, leasehold, type Method, program } from "./support.js";
 
 const LIST = "/leasehold.v1.LockService/ListLocks";
 const DESCRIBE = "/leasehold.v1.LockService/DescribeLock";
@@ -71,6 +72,10 @@ const listLocks: Method = (bytes) => {
   const to = from + Math.min(2, pageSize);
   return encode(v1.ListLocksResponse, { locks: all.slice(from, to), nextPageToken: to < all.length ? String(to) : "" });
 };
+
+it("is a program that can be started as it stands, as npx does in a clone", () => {
+  expect(statSync(program).mode & 0o111).toBe(0o111);
+});
 
 describe("locks", () => {
   it("is a table over all pages", async () => {
