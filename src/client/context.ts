@@ -8,6 +8,8 @@ interface Scope {
   running: boolean;
 }
 
+const NONE: readonly HeldLock[] = [];
+
 /**
  * Knows which locks the callbacks around the present code hold, and will hold until what it waits for has come: so that
  * waiting for one of them fails at once, and the server can tell a wait that would never end.
@@ -22,7 +24,8 @@ export class LockContext {
   }
 
   /** What the callbacks around hold, the innermost first, at most so many. */
-  held(max: number): HeldLock[] {
+  held(max: number): readonly HeldLock[] {
+    if (this.#storage.getStore() === undefined) return NONE; // as most acquires are
     const held: HeldLock[] = [];
     for (const lock of this.#locks()) {
       if (held.length === max) break;

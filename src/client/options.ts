@@ -223,7 +223,7 @@ function leaseOf(lease: Lease, session: Session) {
 }
 
 /** What the caller says that it keeps, then what the callbacks around hold. */
-function heldOf(holding: readonly Lock[] | undefined, { session, context }: Surroundings): HeldLock[] {
+function heldOf(holding: readonly Lock[] | undefined, { session, context }: Surroundings): readonly HeldLock[] {
   if (holding === undefined) return context.held(HELD_MAX);
   if (!Array.isArray(holding)) throw invalid(`holding must be an array of locks, not ${show(holding)}`);
   if (holding.length > HELD_MAX)
