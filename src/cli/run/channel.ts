@@ -71,9 +71,13 @@ export class Channel<Out, In> {
     if (this.#socket.writable) this.#socket.write(`${JSON.stringify(message)}\n`, () => sent?.());
   }
 
-  /** Sends what was written, then calls `closed`. */
-  end(closed: () => void): void {
-    if (this.#socket.destroyed) closed();
-    else this.#socket.end(closed);
+  /** Whether the pipe is closed at both ends, or broken. */
+  get closed(): boolean {
+    return this.#socket.destroyed;
+  }
+
+  /** Sends what was written, and nothing more. The pipe is closed when the other process has closed its end, too. */
+  end(): void {
+    this.#socket.end();
   }
 }

@@ -40,6 +40,8 @@ import { ProcessTree } from "./tree.js";
 
 /** How often it looks at the clock: the machine may sleep, and timers do not count that. */
 const LOOK_EVERY_MS = 100;
+/** How long it waits for the supervisor to read its last message. */
+const LEAVE_MS_MAX = 2_000;
 const IGNORED: readonly NodeJS.Signals[] = [
   ...(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const),
   ...(["SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGPIPE"] as const),
@@ -60,6 +62,7 @@ class Guardian {
   }
 
   #on(message: ToGuardian): void {
+    if (this.#over) return;
     switch (message.is) {
       case "start":
         this.#start(message.command, message.plan, message.belief);
@@ -123,6 +126,7 @@ class Guardian {
   }
 
   #supervisorGone(): void {
+    if (this.#over) process.exit(0);
     if (this.#running) this.#end("asked");
     else this.#leave();
   }
@@ -145,7 +149,11 @@ class Guardian {
   #leave(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#channel.end(() => process.exit(0));
+    if (this.#channel.closed) process.exit(0);
+    // The supervisor closes its end when it has read the last message. One that is just writing would lose that message
+    // if the pipe broke under it.
+    this.#channel.end();
+    setTimeout(() => process.exit(0), LEAVE_MS_MAX);
   }
 }
 

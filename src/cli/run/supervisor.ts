@@ -97,7 +97,8 @@ export class Supervisor {
   forward(signal: NodeJS.Signals, sent?: () => void): void {
     this.#signal = signal;
     if (!this.#command.ownGroup && (signal === "SIGINT" || signal === "SIGQUIT")) return;
-    this.#channel.send({ is: "signal", signal }, sent);
+    // What has arrived is read first: a write to a guardian that has left would lose its last message.
+    setImmediate(() => this.#channel.send({ is: "signal", signal }, sent));
   }
 
   #on(message: FromGuardian): void {
