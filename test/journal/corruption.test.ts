@@ -112,16 +112,23 @@ describe.each(templates)("a damaged store ($name)", (template) => {
   );
 
   test("a file that is missing or empty is never silent", async () => {
-    for (const file of await readdir(template.directory)) {
+    const files = await readdir(template.directory);
+    // The newest first, which is the one in use.
+    const logs = files
+      .filter((file) => file.endsWith(".log"))
+      .sort()
+      .reverse();
+    for (const file of files) {
       if (/^(LOG|LOCK)/.test(file)) continue;
       const bytes = await readFile(join(template.directory, file));
       // HEAD decides what the directory is; without it, nothing is opened at all.
       if (file === "HEAD") continue;
       for (const damage of [rm, truncate]) {
         const result = await afterDamage(template, (copy) => damage(join(copy, file)));
-        expect(result, `${damage.name} ${file} of ${bytes.length} bytes`).toBe(
-          bytes.length === 0 ? "intact" : "reported",
-        );
+        // A process that is killed may leave a log behind that it had replaced and not yet deleted: nobody misses it.
+        const permitted =
+          bytes.length === 0 ? ["intact"] : logs.indexOf(file) > 0 ? ["intact", "reported"] : ["reported"];
+        expect(permitted, `${damage.name} ${file} of ${bytes.length} bytes`).toContain(result);
       }
     }
   });
