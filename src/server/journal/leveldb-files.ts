@@ -54,7 +54,8 @@ interface Version {
   readonly firstLog: number;
 }
 
-function readManifest(bytes: Uint8Array, name: string): Version {
+/** What a manifest says is in use. */
+export function readManifest(bytes: Uint8Array, name: string): Version {
   // By level and number: an edit may delete a file from one level and add it to another.
   const live = new Map<string, [number: number, bytes: number]>();
   let firstLog = 0;
