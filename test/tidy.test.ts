@@ -34,6 +34,10 @@ describe("what may import what", () => {
     expect(imports(path).filter((specifier) => !permitted.test(specifier))).toEqual([]);
   });
 
+  test.each(sources("src/fence"))("%s imports only the fence kit and Node", (path) => {
+    expect(imports(path).filter((specifier) => !/^(src\/fence\/|node:)/.test(specifier))).toEqual([]);
+  });
+
   test("only the codec imports protobufjs", () => {
     const importers = sources("src").filter((path) => imports(path).some((specifier) => /^protobufjs/.test(specifier)));
     expect(importers).toEqual(["src/client/wire/pb.ts"]);
@@ -54,6 +58,7 @@ describe("the core is pure", () => {
 test("the version is the same everywhere", () => {
   const { version } = JSON.parse(read("package.json")) as { version: string };
   expect(JSON.parse(read("src/client/package.json"))).toMatchObject({ version });
+  expect(JSON.parse(read("src/fence/package.json"))).toMatchObject({ version });
   expect(read("src/client/connect.ts")).toContain(`const VERSION = "${version}";`);
   expect(read("CHANGELOG.md")).toContain(`## [${version}]`);
 });
