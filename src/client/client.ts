@@ -8,6 +8,7 @@ import { lead } from "./election/lead.js";
 import { type Leadership, Term } from "./election/leadership.js";
 import { type Leader, Observation, type ObserveOptions } from "./election/observe.js";
 import { LeaseholdError } from "./errors.js";
+import { withFloors } from "./floor.js";
 import type { HeldLock } from "./held-lock.js";
 import { LamportClock } from "./lamport.js";
 import { type Lease, UserLease } from "./lease.js";
@@ -78,28 +79,35 @@ export class LeaseholdClient implements Client {
   // ------------------------------------------------------------------------------------------------ locks
 
   acquire(name: string, options?: AcquireOptions): Promise<HeldLock> {
-    return new Promise((resolve, reject) => {
+    const acquired = new Promise<HeldLock>((resolve, reject) => {
       const request = acquireRequest(name, options, this.#around, false);
       const outcome = new LockOutcome(([lock]) => lock as HeldLock, resolve, reject);
       this.#start(request, outcome);
       if (options?.onQueued) this.#tellQueued(request, outcome, options.onQueued);
     });
+    const { fence, signal } = options ?? {};
+    return fence ? acquired.then((lock) => withFloors(lock, [lock], fence, signal)) : acquired;
   }
 
   acquireAll(names: readonly LockSpec[], options?: AcquireAllOptions): Promise<HeldSet> {
-    return new Promise((resolve, reject) => {
+    const acquired = new Promise<HeldSet>((resolve, reject) => {
       const request = acquireAllRequest(names, options, this.#around);
       const outcome = new LockOutcome((locks) => new HeldSet(locks), resolve, reject);
       this.#start(request, outcome);
       if (options?.onQueued) this.#tellQueued(request, outcome, options.onQueued);
     });
+    const { fence, signal } = options ?? {};
+    return fence ? acquired.then((set) => withFloors(set, set.locks, fence, signal)) : acquired;
   }
 
   async tryAcquire(name: string, options?: TryOptions): Promise<TryAnswer> {
-    return new Promise((resolve, reject) => {
+    const answer = await new Promise<TryAnswer>((resolve, reject) => {
       const request = acquireRequest(name, options, { ...this.#around, waitMs: 0 }, true);
       this.#start(request, new TryOutcome(resolve, reject));
     });
+    const { fence, signal } = options ?? {};
+    if (fence && answer.acquired) await withFloors(answer.lock, [answer.lock], fence, signal);
+    return answer;
   }
 
   #start(request: AcquireRequest, outcome: AcquireOutcome): void {

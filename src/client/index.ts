@@ -5,6 +5,7 @@ export type { CampaignOptions, LeadOptions } from "./election/campaign.js";
 export type { Leadership } from "./election/leadership.js";
 export type { Leader, ObserveOptions } from "./election/observe.js";
 export { type ErrorCode, type KnotWait, LeaseholdError, type LostReason } from "./errors.js";
+export type { Fence } from "./floor.js";
 export type { Tls, TlsOptions } from "./grpc-transport.js";
 export type { HistoryEntry, HistoryEvent, HistoryGrant, HistoryLock, HistoryMode } from "./history/event.js";
 export type { RecordOptions } from "./history/recorder.js";

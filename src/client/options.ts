@@ -11,6 +11,7 @@ import {
 import type { LockContext } from "./context.js";
 import { type Duration, durationMs, show } from "./duration.js";
 import { invalid } from "./errors.js";
+import { checkFence, type Fence } from "./floor.js";
 import { HeldLock } from "./held-lock.js";
 import { type Lease, UserLease } from "./lease.js";
 import type { Lock } from "./lock.js";
@@ -54,6 +55,12 @@ interface HoldOptions {
   readonly maxHold?: Duration | undefined;
   /** Nobody gets the lock for this long after this hold has expired, or was taken away. Default 0. */
   readonly lockDelay?: Duration | undefined;
+  /**
+   * A storage whose floor is raised to the new token before this resolves or the callback runs, so that it refuses older
+   * holders from the beginning: one of `@leasehold/fence`. If that fails, the lock is given back, and this rejects with the
+   * fence's error.
+   */
+  readonly fence?: Fence | undefined;
 }
 
 /** Options of `tryAcquire` and `tryWithLock`. */
@@ -94,7 +101,7 @@ export interface LeaseOptions {
   readonly owner?: string | undefined;
 }
 
-const HOLD_OPTIONS = ["signal", "lease", "ttl", "owner", "metadata", "maxHold", "lockDelay"];
+const HOLD_OPTIONS = ["signal", "lease", "ttl", "owner", "metadata", "maxHold", "lockDelay", "fence"];
 const MODE_OPTIONS = ["mode", "permits"];
 const WAIT_OPTIONS = ["wait", "onQueued", "holding"];
 const OPTIONS = {
@@ -192,7 +199,8 @@ function requestOf(
   around: Surroundings,
 ): AcquireRequest {
   if (options !== NO_OPTIONS) checkKeys(options, OPTIONS[what], what);
-  const { wait, signal, owner, metadata, onQueued, holding, maxHold, lockDelay } = options;
+  const { wait, signal, owner, metadata, onQueued, holding, maxHold, lockDelay, fence } = options;
+  if (fence !== undefined) checkFence(fence);
   if (onQueued !== undefined) checkFunction(onQueued, "onQueued");
   const checkedOwner = owner === undefined ? "" : checkOwner(owner);
   const waitMs = wait === undefined ? around.waitMs : durationMs(wait, "the wait");
