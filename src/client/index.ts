@@ -1,4 +1,5 @@
 export type { Client, ClientEvents, ClientState, TryResult, TryRun } from "./api.js";
+export type { HeaderCarrier, ReceivedHeaders } from "./carrier.js";
 export { type ConnectOptions, connect } from "./connect.js";
 export type { Duration } from "./duration.js";
 export type { CampaignOptions, LeadOptions } from "./election/campaign.js";
@@ -10,7 +11,7 @@ export type { Tls, TlsOptions } from "./grpc-transport.js";
 export type { HistoryEntry, HistoryEvent, HistoryGrant, HistoryLock, HistoryMode } from "./history/event.js";
 export type { RecordOptions } from "./history/recorder.js";
 export { type RecordedClient, recordHistory } from "./history.js";
-export { type Clock, type HeaderCarrier, TIMESTAMP_HEADER } from "./lamport.js";
+export { type Clock, TIMESTAMP_HEADER } from "./lamport.js";
 export type { Lease } from "./lease.js";
 export type { LeaseEvents, Lock, LockEvents, LockGrant, LockState } from "./lock.js";
 export type { LockSet } from "./lock-set.js";
@@ -24,6 +25,17 @@ export type {
   QueueView,
   TryOptions,
 } from "./options.js";
+export {
+  compareVectors,
+  decodeVector,
+  encodeVector,
+  mergeVectors,
+  VECTOR_HEADER,
+  type Vector,
+  VectorClock,
+  type VectorClockOptions,
+  type VectorOrder,
+} from "./vector-clock.js";
 export type { Blocker, Busy, Holder, LockDescription, LockMode, LockSummary, Waiter } from "./views.js";
 export type {
   WatchChanged,

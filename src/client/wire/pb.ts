@@ -5,7 +5,7 @@ import protobuf from "protobufjs/minimal.js";
  * numbers, and one above 2^53 - 1 is an error instead of a rounded value. (`Long` objects halve the speed, and turning
  * them off in protobufjs proper would change the copy that the application shares.)
  */
-type NumericReader = Omit<protobuf.BufferReader, "uint64"> & { uint64(): number };
+type NumericReader = Omit<protobuf.BufferReader, "uint64" | "sint64"> & { uint64(): number; sint64(): number };
 const BufferReader = protobuf.BufferReader as unknown as { new (buffer: Uint8Array): NumericReader };
 
 class WireReader extends BufferReader {
@@ -38,6 +38,12 @@ class WireReader extends BufferReader {
       }
     }
     throw new RangeError("varint longer than 10 bytes");
+  }
+
+  /** Zigzag: 0, -1, 1, -2, … are 0, 1, 2, 3, … on the wire, so that it holds from -2^52 to 2^52 - 1. */
+  override sint64(): number {
+    const value = this.uint64();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
   }
 
   static create(buffer: Uint8Array): WireReader {

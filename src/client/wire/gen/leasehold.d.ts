@@ -135,6 +135,9 @@ export namespace leasehold {
             /** StatusResponse journalCheckpointLagRecords. */
             journalCheckpointLagRecords: number;
 
+            /** StatusResponse clockSkew. */
+            clockSkew?: (leasehold.v1.ClockSkew.$Properties|null);
+
             /**
              * Encodes the specified StatusResponse message. Does not implicitly {@link leasehold.v1.StatusResponse.verify|verify} messages.
              * @param message StatusResponse message or plain object to encode
@@ -217,12 +220,197 @@ export namespace leasehold {
                 /** StatusResponse journalCheckpointLagRecords */
                 journalCheckpointLagRecords?: (number|null);
 
+                /** StatusResponse clockSkew */
+                clockSkew?: (leasehold.v1.ClockSkew.$Properties|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
 
             /** Shape of a StatusResponse. */
             type $Shape = leasehold.v1.StatusResponse.$Properties;
+        }
+
+        /**
+         * Properties of a ClockSkew.
+         * @deprecated Use leasehold.v1.ClockSkew.$Properties instead.
+         */
+        interface IClockSkew extends leasehold.v1.ClockSkew.$Properties {
+        }
+
+        /** Represents a ClockSkew. */
+        class ClockSkew {
+
+            /**
+             * Constructs a new ClockSkew.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ClockSkew.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ClockSkew measured. */
+            measured: number;
+
+            /** ClockSkew skewed. */
+            skewed: number;
+
+            /** ClockSkew warnMs. */
+            warnMs: number;
+
+            /** ClockSkew clients. */
+            clients: leasehold.v1.ClientClock.$Properties[];
+
+            /** ClockSkew serverAheadMs. */
+            serverAheadMs: number;
+
+            /**
+             * Encodes the specified ClockSkew message. Does not implicitly {@link leasehold.v1.ClockSkew.verify|verify} messages.
+             * @param message ClockSkew message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ClockSkew.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ClockSkew message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ClockSkew & leasehold.v1.ClockSkew.$Shape} ClockSkew
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ClockSkew & leasehold.v1.ClockSkew.$Shape;
+
+            /**
+             * Gets the type url for ClockSkew
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ClockSkew {
+
+            /** Properties of a ClockSkew. */
+            interface $Properties {
+
+                /** ClockSkew measured */
+                measured?: (number|null);
+
+                /** ClockSkew skewed */
+                skewed?: (number|null);
+
+                /** ClockSkew warnMs */
+                warnMs?: (number|null);
+
+                /** ClockSkew clients */
+                clients?: (leasehold.v1.ClientClock.$Properties[]|null);
+
+                /** ClockSkew serverAheadMs */
+                serverAheadMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ClockSkew. */
+            type $Shape = leasehold.v1.ClockSkew.$Properties;
+        }
+
+        /**
+         * Properties of a ClientClock.
+         * @deprecated Use leasehold.v1.ClientClock.$Properties instead.
+         */
+        interface IClientClock extends leasehold.v1.ClientClock.$Properties {
+        }
+
+        /** Represents a ClientClock. */
+        class ClientClock {
+
+            /**
+             * Constructs a new ClientClock.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.ClientClock.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** ClientClock owner. */
+            owner: string;
+
+            /** ClientClock client. */
+            client: string;
+
+            /** ClientClock leaseDisplayId. */
+            leaseDisplayId: string;
+
+            /** ClientClock offsetMs. */
+            offsetMs: number;
+
+            /** ClientClock errorMs. */
+            errorMs: number;
+
+            /** ClientClock measuredAgoMs. */
+            measuredAgoMs: number;
+
+            /**
+             * Encodes the specified ClientClock message. Does not implicitly {@link leasehold.v1.ClientClock.verify|verify} messages.
+             * @param message ClientClock message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.ClientClock.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a ClientClock message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.ClientClock & leasehold.v1.ClientClock.$Shape} ClientClock
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.ClientClock & leasehold.v1.ClientClock.$Shape;
+
+            /**
+             * Gets the type url for ClientClock
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace ClientClock {
+
+            /** Properties of a ClientClock. */
+            interface $Properties {
+
+                /** ClientClock owner */
+                owner?: (string|null);
+
+                /** ClientClock client */
+                client?: (string|null);
+
+                /** ClientClock leaseDisplayId */
+                leaseDisplayId?: (string|null);
+
+                /** ClientClock offsetMs */
+                offsetMs?: (number|null);
+
+                /** ClientClock errorMs */
+                errorMs?: (number|null);
+
+                /** ClientClock measuredAgoMs */
+                measuredAgoMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a ClientClock. */
+            type $Shape = leasehold.v1.ClientClock.$Properties;
         }
 
         /**
@@ -4212,6 +4400,9 @@ export namespace leasehold {
             /** CreateLeaseRequest progressEveryMs. */
             progressEveryMs: number;
 
+            /** CreateLeaseRequest wallClockMs. */
+            wallClockMs: number;
+
             /**
              * Encodes the specified CreateLeaseRequest message. Does not implicitly {@link leasehold.v1.CreateLeaseRequest.verify|verify} messages.
              * @param message CreateLeaseRequest message or plain object to encode
@@ -4257,6 +4448,9 @@ export namespace leasehold {
 
                 /** CreateLeaseRequest progressEveryMs */
                 progressEveryMs?: (number|null);
+
+                /** CreateLeaseRequest wallClockMs */
+                wallClockMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -4370,6 +4564,12 @@ export namespace leasehold {
             /** RenewLeaseRequest progress. */
             progress: boolean;
 
+            /** RenewLeaseRequest wallClockMs. */
+            wallClockMs: number;
+
+            /** RenewLeaseRequest roundTripMs. */
+            roundTripMs: number;
+
             /**
              * Encodes the specified RenewLeaseRequest message. Does not implicitly {@link leasehold.v1.RenewLeaseRequest.verify|verify} messages.
              * @param message RenewLeaseRequest message or plain object to encode
@@ -4409,6 +4609,12 @@ export namespace leasehold {
 
                 /** RenewLeaseRequest progress */
                 progress?: (boolean|null);
+
+                /** RenewLeaseRequest wallClockMs */
+                wallClockMs?: (number|null);
+
+                /** RenewLeaseRequest roundTripMs */
+                roundTripMs?: (number|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
@@ -5106,6 +5312,15 @@ export namespace leasehold {
             /** AttachRequest progress. */
             progress: number[];
 
+            /** AttachRequest wallClockMs. */
+            wallClockMs: number;
+
+            /** AttachRequest roundTripMs. */
+            roundTripMs: number;
+
+            /** AttachRequest roundTripFrame. */
+            roundTripFrame: number;
+
             /**
              * Encodes the specified AttachRequest message. Does not implicitly {@link leasehold.v1.AttachRequest.verify|verify} messages.
              * @param message AttachRequest message or plain object to encode
@@ -5161,6 +5376,15 @@ export namespace leasehold {
                 /** AttachRequest progress */
                 progress?: (number[]|null);
 
+                /** AttachRequest wallClockMs */
+                wallClockMs?: (number|null);
+
+                /** AttachRequest roundTripMs */
+                roundTripMs?: (number|null);
+
+                /** AttachRequest roundTripFrame */
+                roundTripFrame?: (number|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
@@ -5175,6 +5399,9 @@ export namespace leasehold {
               observed?: number|null;
               acked?: number[]|null;
               progress?: number[]|null;
+              wallClockMs?: number|null;
+              roundTripMs?: number|null;
+              roundTripFrame?: number|null;
               $unknowns?: Uint8Array[];
             };
         }
@@ -5221,6 +5448,9 @@ export namespace leasehold {
 
             /** Hello abandoned. */
             abandoned: number[];
+
+            /** Hello owner. */
+            owner: string;
 
             /**
              * Encodes the specified Hello message. Does not implicitly {@link leasehold.v1.Hello.verify|verify} messages.
@@ -5276,6 +5506,9 @@ export namespace leasehold {
 
                 /** Hello abandoned */
                 abandoned?: (number[]|null);
+
+                /** Hello owner */
+                owner?: (string|null);
 
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];

@@ -113,6 +113,7 @@ export const leasehold = $root.leasehold = (() => {
             StatusResponse.prototype.commandsInFlight = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             StatusResponse.prototype.journalLogBytes = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             StatusResponse.prototype.journalCheckpointLagRecords = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            StatusResponse.prototype.clockSkew = null;
 
             StatusResponse.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -155,6 +156,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(128).uint64(message.journalLogBytes);
                 if (message.journalCheckpointLagRecords != null && $Object.hasOwnProperty.call(message, "journalCheckpointLagRecords") && (typeof message.journalCheckpointLagRecords === "object" ? message.journalCheckpointLagRecords.low || message.journalCheckpointLagRecords.high : message.journalCheckpointLagRecords !== 0))
                     writer.uint32(136).uint64(message.journalCheckpointLagRecords);
+                if (message.clockSkew != null && $Object.hasOwnProperty.call(message, "clockSkew"))
+                    $root.leasehold.v1.ClockSkew.encode(message.clockSkew, writer.uint32(146).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -341,6 +344,12 @@ export const leasehold = $root.leasehold = (() => {
                                 delete message.journalCheckpointLagRecords;
                             continue;
                         }
+                    case 18: {
+                            if (wireType !== 2)
+                                break;
+                            message.clockSkew = $root.leasehold.v1.ClockSkew.decode(reader, reader.size(), $undefined, _depth + 1, message.clockSkew);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -365,6 +374,291 @@ export const leasehold = $root.leasehold = (() => {
             };
 
             return StatusResponse;
+        })();
+
+        v1.ClockSkew = (function() {
+
+            const ClockSkew = function (properties) {
+                this.clients = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ClockSkew.prototype.measured = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ClockSkew.prototype.skewed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ClockSkew.prototype.warnMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ClockSkew.prototype.clients = $util.emptyArray;
+            ClockSkew.prototype.serverAheadMs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+
+            ClockSkew.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.measured != null && $Object.hasOwnProperty.call(message, "measured") && (typeof message.measured === "object" ? message.measured.low || message.measured.high : message.measured !== 0))
+                    writer.uint32(8).uint64(message.measured);
+                if (message.skewed != null && $Object.hasOwnProperty.call(message, "skewed") && (typeof message.skewed === "object" ? message.skewed.low || message.skewed.high : message.skewed !== 0))
+                    writer.uint32(16).uint64(message.skewed);
+                if (message.warnMs != null && $Object.hasOwnProperty.call(message, "warnMs") && (typeof message.warnMs === "object" ? message.warnMs.low || message.warnMs.high : message.warnMs !== 0))
+                    writer.uint32(24).uint64(message.warnMs);
+                if (message.clients != null && message.clients.length)
+                    for (let i = 0; i < message.clients.length; ++i)
+                        $root.leasehold.v1.ClientClock.encode(message.clients[i], writer.uint32(34).fork(), _depth + 1).ldelim();
+                if (message.serverAheadMs != null && $Object.hasOwnProperty.call(message, "serverAheadMs") && (typeof message.serverAheadMs === "object" ? message.serverAheadMs.low || message.serverAheadMs.high : message.serverAheadMs !== 0))
+                    writer.uint32(40).sint64(message.serverAheadMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ClockSkew.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ClockSkew();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.measured = value;
+                            else
+                                delete message.measured;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.skewed = value;
+                            else
+                                delete message.skewed;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.warnMs = value;
+                            else
+                                delete message.warnMs;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.clients && message.clients.length))
+                                message.clients = [];
+                            message.clients.push($root.leasehold.v1.ClientClock.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.sint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.serverAheadMs = value;
+                            else
+                                delete message.serverAheadMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ClockSkew.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ClockSkew";
+            };
+
+            return ClockSkew;
+        })();
+
+        v1.ClientClock = (function() {
+
+            const ClientClock = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            ClientClock.prototype.owner = "";
+            ClientClock.prototype.client = "";
+            ClientClock.prototype.leaseDisplayId = "";
+            ClientClock.prototype.offsetMs = $util.Long ? $util.Long.fromBits(0,0,false) : 0;
+            ClientClock.prototype.errorMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            ClientClock.prototype.measuredAgoMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+
+            ClientClock.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(10).string(message.owner);
+                if (message.client != null && $Object.hasOwnProperty.call(message, "client") && message.client !== "")
+                    writer.uint32(18).string(message.client);
+                if (message.leaseDisplayId != null && $Object.hasOwnProperty.call(message, "leaseDisplayId") && message.leaseDisplayId !== "")
+                    writer.uint32(26).string(message.leaseDisplayId);
+                if (message.offsetMs != null && $Object.hasOwnProperty.call(message, "offsetMs") && (typeof message.offsetMs === "object" ? message.offsetMs.low || message.offsetMs.high : message.offsetMs !== 0))
+                    writer.uint32(32).sint64(message.offsetMs);
+                if (message.errorMs != null && $Object.hasOwnProperty.call(message, "errorMs") && (typeof message.errorMs === "object" ? message.errorMs.low || message.errorMs.high : message.errorMs !== 0))
+                    writer.uint32(40).uint64(message.errorMs);
+                if (message.measuredAgoMs != null && $Object.hasOwnProperty.call(message, "measuredAgoMs") && (typeof message.measuredAgoMs === "object" ? message.measuredAgoMs.low || message.measuredAgoMs.high : message.measuredAgoMs !== 0))
+                    writer.uint32(48).uint64(message.measuredAgoMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            ClientClock.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.leasehold.v1.ClientClock();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.client = value;
+                            else
+                                delete message.client;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.leaseDisplayId = value;
+                            else
+                                delete message.leaseDisplayId;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.sint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.offsetMs = value;
+                            else
+                                delete message.offsetMs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.errorMs = value;
+                            else
+                                delete message.errorMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.measuredAgoMs = value;
+                            else
+                                delete message.measuredAgoMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            ClientClock.getTypeUrl = function(prefix) {
+                if (prefix === $undefined)
+                    prefix = "type.googleapis.com";
+                return prefix + "/leasehold.v1.ClientClock";
+            };
+
+            return ClientClock;
         })();
 
         v1.ForceReleaseRequest = (function() {
@@ -6276,6 +6570,7 @@ export const leasehold = $root.leasehold = (() => {
             CreateLeaseRequest.prototype.metadata = $util.newBuffer([]);
             CreateLeaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             CreateLeaseRequest.prototype.progressEveryMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            CreateLeaseRequest.prototype.wallClockMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             CreateLeaseRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -6294,6 +6589,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(32).uint64(message.observed);
                 if (message.progressEveryMs != null && $Object.hasOwnProperty.call(message, "progressEveryMs") && (typeof message.progressEveryMs === "object" ? message.progressEveryMs.low || message.progressEveryMs.high : message.progressEveryMs !== 0))
                     writer.uint32(40).uint64(message.progressEveryMs);
+                if (message.wallClockMs != null && $Object.hasOwnProperty.call(message, "wallClockMs") && (typeof message.wallClockMs === "object" ? message.wallClockMs.low || message.wallClockMs.high : message.wallClockMs !== 0))
+                    writer.uint32(48).uint64(message.wallClockMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6370,6 +6667,15 @@ export const leasehold = $root.leasehold = (() => {
                                 message.progressEveryMs = value;
                             else
                                 delete message.progressEveryMs;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.wallClockMs = value;
+                            else
+                                delete message.wallClockMs;
                             continue;
                         }
                     }
@@ -6519,6 +6825,8 @@ export const leasehold = $root.leasehold = (() => {
             RenewLeaseRequest.prototype.leaseId = "";
             RenewLeaseRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             RenewLeaseRequest.prototype.progress = false;
+            RenewLeaseRequest.prototype.wallClockMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            RenewLeaseRequest.prototype.roundTripMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             RenewLeaseRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -6533,6 +6841,10 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(16).uint64(message.observed);
                 if (message.progress != null && $Object.hasOwnProperty.call(message, "progress") && message.progress !== false)
                     writer.uint32(24).bool(message.progress);
+                if (message.wallClockMs != null && $Object.hasOwnProperty.call(message, "wallClockMs") && (typeof message.wallClockMs === "object" ? message.wallClockMs.low || message.wallClockMs.high : message.wallClockMs !== 0))
+                    writer.uint32(32).uint64(message.wallClockMs);
+                if (message.roundTripMs != null && $Object.hasOwnProperty.call(message, "roundTripMs") && (typeof message.roundTripMs === "object" ? message.roundTripMs.low || message.roundTripMs.high : message.roundTripMs !== 0))
+                    writer.uint32(40).uint64(message.roundTripMs);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6591,6 +6903,24 @@ export const leasehold = $root.leasehold = (() => {
                                 message.progress = value;
                             else
                                 delete message.progress;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.wallClockMs = value;
+                            else
+                                delete message.wallClockMs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.roundTripMs = value;
+                            else
+                                delete message.roundTripMs;
                             continue;
                         }
                     }
@@ -7580,6 +7910,9 @@ export const leasehold = $root.leasehold = (() => {
             AttachRequest.prototype.observed = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             AttachRequest.prototype.acked = $util.emptyArray;
             AttachRequest.prototype.progress = $util.emptyArray;
+            AttachRequest.prototype.wallClockMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AttachRequest.prototype.roundTripMs = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
+            AttachRequest.prototype.roundTripFrame = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
 
             AttachRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -7605,6 +7938,12 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(58).uint64s(message.acked);
                 if (message.progress != null && message.progress.length)
                     writer.uint32(66).uint64s(message.progress);
+                if (message.wallClockMs != null && $Object.hasOwnProperty.call(message, "wallClockMs") && (typeof message.wallClockMs === "object" ? message.wallClockMs.low || message.wallClockMs.high : message.wallClockMs !== 0))
+                    writer.uint32(72).uint64(message.wallClockMs);
+                if (message.roundTripMs != null && $Object.hasOwnProperty.call(message, "roundTripMs") && (typeof message.roundTripMs === "object" ? message.roundTripMs.low || message.roundTripMs.high : message.roundTripMs !== 0))
+                    writer.uint32(80).uint64(message.roundTripMs);
+                if (message.roundTripFrame != null && $Object.hasOwnProperty.call(message, "roundTripFrame") && (typeof message.roundTripFrame === "object" ? message.roundTripFrame.low || message.roundTripFrame.high : message.roundTripFrame !== 0))
+                    writer.uint32(88).uint64(message.roundTripFrame);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7716,6 +8055,33 @@ export const leasehold = $root.leasehold = (() => {
                             message.progress.push(reader.uint64());
                             continue;
                         }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.wallClockMs = value;
+                            else
+                                delete message.wallClockMs;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.roundTripMs = value;
+                            else
+                                delete message.roundTripMs;
+                            continue;
+                        }
+                    case 11: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = reader.uint64()) === "object" ? value.low || value.high : value !== 0)
+                                message.roundTripFrame = value;
+                            else
+                                delete message.roundTripFrame;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -7762,6 +8128,7 @@ export const leasehold = $root.leasehold = (() => {
             Hello.prototype.highestToken = $util.Long ? $util.Long.fromBits(0,0,true) : 0;
             Hello.prototype.client = "";
             Hello.prototype.abandoned = $util.emptyArray;
+            Hello.prototype.owner = "";
 
             Hello.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -7786,6 +8153,8 @@ export const leasehold = $root.leasehold = (() => {
                     writer.uint32(58).string(message.client);
                 if (message.abandoned != null && message.abandoned.length)
                     writer.uint32(66).uint64s(message.abandoned);
+                if (message.owner != null && $Object.hasOwnProperty.call(message, "owner") && message.owner !== "")
+                    writer.uint32(74).string(message.owner);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -7904,6 +8273,15 @@ export const leasehold = $root.leasehold = (() => {
                             if (!(message.abandoned && message.abandoned.length))
                                 message.abandoned = [];
                             message.abandoned.push(reader.uint64());
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owner = value;
+                            else
+                                delete message.owner;
                             continue;
                         }
                     }

@@ -1,0 +1,179 @@
+/**
+ * The table of floors, and the functions that raise and check them. They can be called from any language:
+ *
+ *     select leasehold_fence_raise('orders/42', 34);              -- at the grant
+ *
+ *     begin;
+ *     select leasehold_fence_limits(2500, 5000);                  -- milliseconds: a pause or a wait for a lock; a statement
+ *     ...
+ *     select leasehold_fence_check('orders/42', 34, true);        -- false for a shared hold
+ *     commit;
+ *
+ * `raise` and `check` refuse a stale token with the SQLSTATE LH409; the detail of that error is the floor in digits, a
+ * space, and the resource.
+ *
+ * **The check is a share lock.** It comes late in the writer's transaction, and the lock that it takes on the row of the
+ * floor lasts until the commit:
+ *
+ *     token 33: check, floor 33, share lock
+ *                                               token 34: raise, waits for the lock
+ *     token 33: commit
+ *                                               token 34: floor 34; reads what 33 has written
+ *
+ * Without the lock the raise would get in between check and commit, and 34 would read what 33 is about to overwrite.
+ * Holders with the same token, and those who share a lock, have share locks together, and do not wait for each other.
+ *
+ * **No share lock is turned into an exclusive one.** Two transactions that both have the share lock, and both want to
+ * raise, would wait for each other. So the check reads first without any lock. If the floor is to be raised (it was reset,
+ * or lost with a failover: the token of a holder is otherwise there before it writes) it does so at once.
+ *
+ * **A missing row is no floor to lock.** A shared hold, which never raises, would check nothing and lock nothing, and a
+ * raise could get in between its check and its commit. So it makes the row, with the floor 0.
+ */
+import { invalid, show } from "../errors.js";
+
+/** Where the table of floors is. Its functions and its trigger have its name, with a suffix, and are beside it. */
+export interface PostgresTable {
+  readonly schema: string;
+  readonly table: string;
+}
+
+const NAME = /^[a-z_][a-z0-9_]*$/;
+const NAME_BYTES_MAX = 63;
+/** The longest suffix is `_limits`. */
+const TABLE_BYTES_MAX = NAME_BYTES_MAX - "_limits".length;
+
+function checkName(name: unknown, what: string, bytesMax: number): string {
+  if (typeof name === "string" && NAME.test(name) && name.length <= bytesMax) return name;
+  throw invalid(`${what} must be 1 to ${bytesMax} of a-z, 0-9 and _, and not begin with a digit, not ${show(name)}`);
+}
+
+/** Throws INVALID unless both are plain lower-case names. */
+export function checkTable({ schema, table }: PostgresTable): PostgresTable {
+  return { schema: checkName(schema, "schema", NAME_BYTES_MAX), table: checkName(table, "table", TABLE_BYTES_MAX) };
+}
+
+/** `"schema"."table"`, or the function with that suffix. */
+export const nameOf = ({ schema, table }: PostgresTable, suffix = ""): string => `"${schema}"."${table}${suffix}"`;
+
+/** Text as a literal, whatever `standard_conforming_strings` says. */
+export const literal = (text: string): string => `E'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
+
+/** Any number: only who makes this table takes this lock. */
+const MIGRATION_LOCK = "5497853157214117";
+
+/**
+ * The statements that make the table, or bring it up to date; what it holds stays. For an administrator, or the owner of the
+ * schema. One at a time runs it: two `create or replace` at once fail with "tuple concurrently updated".
+ */
+export function migrationOf(at: PostgresTable): string {
+  const fence = nameOf(at);
+  return `begin isolation level read committed;
+set local client_min_messages = warning;
+select pg_advisory_xact_lock(${MIGRATION_LOCK});
+
+create table if not exists ${fence} (
+  resource text collate "C" primary key,
+  token bigint not null default 0 check (token between 0 and 9007199254740991)
+);
+
+-- A floor never falls. Only who may delete its row can make it begin anew.
+create or replace function ${nameOf(at, "_keep")}() returns trigger language plpgsql as $$
+begin
+  if new.resource <> old.resource then
+    raise exception 'a floor stays with its resource' using errcode = 'check_violation';
+  end if;
+  if new.token < old.token then
+    raise exception 'stale token %: the floor of % is %', new.token, old.resource, old.token
+      using errcode = 'LH409', detail = old.token || ' ' || old.resource;
+  end if;
+  return new;
+end
+$$;
+
+do $$
+begin
+  if not exists (
+    select from pg_catalog.pg_trigger where tgrelid = '${fence}'::regclass and tgname = '${at.table}_keep'
+  ) then
+    create trigger "${at.table}_keep" before update on ${fence}
+      for each row execute function ${nameOf(at, "_keep")}();
+  end if;
+end
+$$;
+
+-- Raises the floor to the token, and returns it. LH409 when it is higher.
+create or replace function ${nameOf(at, "_raise")}(of_resource text, to_token bigint) returns bigint
+language plpgsql as $$
+declare
+  seen bigint;
+begin
+  -- Most often it is there already: then there is nothing to lock.
+  select token into seen from ${fence} where resource = of_resource;
+  if seen is null or seen < to_token then
+    insert into ${fence} as fence (resource, token) values (of_resource, to_token)
+      on conflict (resource) do update set token = excluded.token where fence.token < excluded.token
+      returning fence.token into seen;
+    if seen is null then -- somebody else has just raised it at least as far; the row is locked now
+      select token into seen from ${fence} where resource = of_resource;
+    end if;
+  end if;
+  if seen > to_token then
+    raise exception 'stale token % for %: % has been used', to_token, of_resource, seen
+      using errcode = 'LH409', detail = seen || ' ' || of_resource;
+  end if;
+  return seen;
+end
+$$;
+
+-- The check of a writer, late in its transaction; it holds until the commit. LH409 when the token is stale.
+create or replace function ${nameOf(at, "_check")}(of_resource text, by_token bigint, raises boolean) returns void
+language plpgsql as $$
+declare
+  seen bigint;
+begin
+  -- Without a lock: two that have the share lock and both want to raise would wait for each other.
+  select token into seen from ${fence} where resource = of_resource;
+  if raises and (seen is null or seen < by_token) then
+    perform ${nameOf(at, "_raise")}(of_resource, by_token);
+    return;
+  end if;
+  if seen is null then -- a shared hold: there must be a row to lock, and it must not count as a raise
+    insert into ${fence} (resource, token) values (of_resource, 0) on conflict (resource) do nothing;
+  end if;
+  select token into seen from ${fence} where resource = of_resource for share;
+  if seen > by_token then
+    raise exception 'stale token % for %: % has been used', by_token, of_resource, seen
+      using errcode = 'LH409', detail = seen || ' ' || of_resource;
+  end if;
+  if seen is null or (raises and seen < by_token) then -- it was reset between the two looks
+    raise exception 'the floor of % was reset meanwhile', of_resource using errcode = 'serialization_failure';
+  end if;
+end
+$$;
+
+-- Limits what this transaction may wait for, in milliseconds: for a lock or for its client, and for a statement. A limit
+-- that is set already, and is lower, stays.
+create or replace function ${nameOf(at, "_limits")}(wait_ms int, statement_ms int) returns void
+language plpgsql as $$
+declare
+  set_ms bigint;
+begin
+  set_ms := extract(epoch from current_setting('lock_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > wait_ms then
+    perform set_config('lock_timeout', wait_ms::text, true);
+  end if;
+  set_ms := extract(epoch from current_setting('idle_in_transaction_session_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > wait_ms then
+    perform set_config('idle_in_transaction_session_timeout', wait_ms::text, true);
+  end if;
+  set_ms := extract(epoch from current_setting('statement_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > statement_ms then
+    perform set_config('statement_timeout', statement_ms::text, true);
+  end if;
+end
+$$;
+
+commit;
+`;
+}
