@@ -17,7 +17,7 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, chownSync, mkdirSync, mkdtempSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -112,13 +112,23 @@ export async function until(condition, { what, limitMs = READY_MS }) {
   }
 }
 
-/** @param {number} pid */
+/**
+ * Whether a process runs. One that is dead, but whose parent has not asked for its exit code yet, still has its id, and
+ * takes signals: orphans are left so for a second where process 1 is in no hurry. Linux tells.
+ *
+ * @param {number} pid
+ */
 export function isAlive(pid) {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return /** @type {NodeJS.ErrnoException} */ (error).code === "EPERM";
+  }
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2)); // after its name, which may contain anything
+  } catch {
+    return process.platform !== "linux"; // on Linux it has gone meanwhile
   }
 }
 

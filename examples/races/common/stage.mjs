@@ -15,7 +15,8 @@
 /**
  * @typedef {object} Stage
  * @property {(text: string) => void} say one line of the story
- * @property {(command: string, output: string) => void} diagnose a command that an operator would run, and what it printed
+ * @property {(command: string, output: string, prompt?: string) => void} diagnose a command that an operator would run, and
+ *   what it printed
  * @property {(outcome: Outcome) => Outcome} outcome prints it and returns it
  */
 
@@ -46,9 +47,9 @@ export async function race(about, body) {
   console.log(`\n${about.number}. ${about.title} (${about.systems})`);
   const { without, fixed } = await body({
     say,
-    diagnose(command, output) {
+    diagnose(command, output, prompt = "$") {
       const lines = output.trimEnd().split("\n");
-      console.log(`\n          $ ${command}`);
+      console.log(`\n          ${prompt} ${command}`);
       for (const line of lines.slice(0, LINES_MAX)) console.log(`          ${line}`);
       if (lines.length > LINES_MAX) console.log(`          … ${lines.length - LINES_MAX} more lines`);
       console.log("");
