@@ -5,6 +5,7 @@ import { startKafka } from "./kafka.mjs";
 import { startLeasehold } from "./leasehold.mjs";
 import { startMariadb } from "./mariadb.mjs";
 import { startPostgres } from "./postgres.mjs";
+import { ServerProcess, temporaryFolder } from "./processes.mjs";
 import { startRabbitmq } from "./rabbitmq.mjs";
 import { startRedis } from "./redis.mjs";
 
@@ -16,6 +17,15 @@ const starts = {
   postgres: startPostgres,
   rabbitmq: startRabbitmq,
   redis: startRedis,
+  /** One that does not want to end. */
+  stubborn: () =>
+    ServerProcess.start({
+      name: "stubborn",
+      folder: temporaryFolder("stubborn"),
+      command: ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"],
+      ready: (log) => log.includes("ready"),
+      endSignal: "SIGTERM",
+    }),
 };
 
 const name = /** @type {keyof typeof starts} */ (process.argv[2]);

@@ -1,8 +1,9 @@
 /** How missing services are installed, with an apt-get that only writes down what it is asked. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { need, type thisMachine } from "./packages.mjs";
 
@@ -21,8 +22,11 @@ const hasFlock = (() => {
   }
 })();
 
-/** A machine with nothing on its PATH but an apt-get, which installs redis-server at its `succeedsAt`-th call. */
-function machine(changes: Partial<Machine> = {}, { succeedsAt = 1 } = {}) {
+/**
+ * A machine with nothing on its PATH but an apt-get, which installs redis-server at its `succeedsAt`-th call; several
+ * `processes` are expected to need it.
+ */
+function machine(changes: Partial<Machine> = {}, { succeedsAt = 1, processes = 1 } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "packages-"));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   const at = (name: string) => join(folder, name);
@@ -31,7 +35,9 @@ function machine(changes: Partial<Machine> = {}, { succeedsAt = 1 } = {}) {
     at("bin/apt-get"),
     `
     echo "$DEBIAN_FRONTEND $*; policy $([ -x ${at("policy")} ] && sh ${at("policy")}; echo $?)" >>${at("calls")}
-    case "$*" in *install*) ;; *) exit 0 ;; esac
+    # Slow as a download: until all processes have missed the program, and time enough for those that do not wait.
+    while [ ${processes} -gt 1 ] && [ "$(wc -l <${at("said")})" -lt ${processes} ]; do sleep 0.02; done
+    case "$*" in *install*) [ ${processes} -gt 1 ] && sleep 0.5 ;; *) exit 0 ;; esac
     echo x >>${at("installs")}
     if [ "$(wc -l <${at("installs")})" -lt ${succeedsAt} ]; then echo "E: 503 from the mirror" >&2; exit 100; fi
     printf '#!/bin/sh\\n' >${at("bin/redis-server")}; chmod 755 ${at("bin/redis-server")}`,
@@ -125,17 +131,17 @@ describe("a program that is missing", () => {
   });
 
   test.runIf(hasFlock)("is installed once when several processes miss it at the same time", async () => {
-    const { made, calls, at } = machine();
-    executable(at("run"), `exec ${process.execPath} ${at("child.mjs")}`);
-    const { say, ...plain } = made;
+    const { made, calls, at } = machine({}, { processes: 3 });
+    const { say: _, ...plain } = made;
     writeFileSync(
       at("child.mjs"),
-      `const { need } = await import(${JSON.stringify(new URL("packages.mjs", import.meta.url).href)});
-       await need("redis-server", { ...${JSON.stringify(plain)}, say: () => undefined });`,
+      `import { appendFileSync } from "node:fs";
+       const { need } = await import(${JSON.stringify(new URL("packages.mjs", import.meta.url).href)});
+       const say = (line) => appendFileSync(${JSON.stringify(at("said"))}, line + "\\n");
+       await need("redis-server", { ...${JSON.stringify(plain)}, say });`,
     );
-    const three = `for turn in 1 2 3; do ${at("run")} & pids="$pids $!"; done; for pid in $pids; do wait $pid || exit 1; done`;
-    execFileSync("sh", ["-c", three]);
-    expect(say).toBeTypeOf("function");
+    await Promise.all([1, 2, 3].map(() => promisify(execFile)(process.execPath, [at("child.mjs")])));
+    expect(readFileSync(at("said"), "utf8").match(/installing/g)).toHaveLength(3);
     expect(calls().filter((call) => call.includes("install"))).toHaveLength(1);
   });
 });

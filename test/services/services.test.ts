@@ -150,6 +150,7 @@ describeWithServices("Redis", ["redis"], () => {
       const redis = await started(startRedis({ appendonly, settings: { "maxmemory-policy": "noeviction" } }));
       const commands = client(redis.url);
       expect(await commands.set("k", "v")).toBe("OK");
+      if (appendonly) expect(await commands.config("GET", "appendfsync")).toEqual(["appendfsync", "always"]);
       await redis.kill9();
       expect(await refused(redis.port)).toBe(true);
       await redis.restart();
@@ -293,6 +294,7 @@ async function parentOf(service: string, ...more: string[]) {
     env: { ...process.env, TMPDIR: folder },
     stdio: ["ignore", "pipe", "inherit"],
   });
+  onTestFinished(() => void parent.kill("SIGKILL"));
   const [line] = await once(createInterface({ input: parent.stdout }), "line");
   return { parent, folder, pid: (JSON.parse(line) as { pid: number }).pid };
 }
@@ -306,13 +308,16 @@ async function expectNothingLeft(folder: string, pid: number): Promise<void> {
 const services: ServiceName[] = ["postgres", "mariadb", "redis", "rabbitmq", "etcd", "kafka"];
 
 describeWithServices("when the process that started it", services, () => {
-  test.each([...services, "leasehold"])("is killed by SIGKILL, %s ends, and leaves nothing", async (service) => {
-    const { parent, folder, pid } = await parentOf(service, "stay");
-    expect(isAlive(pid)).toBe(true);
-    expect(readdirSync(folder)).toHaveLength(1);
-    parent.kill("SIGKILL");
-    await expectNothingLeft(folder, pid);
-  });
+  test.each([...services, "leasehold", "stubborn"])(
+    "is killed by SIGKILL, %s ends, and leaves nothing",
+    async (service) => {
+      const { parent, folder, pid } = await parentOf(service, "stay");
+      expect(isAlive(pid)).toBe(true);
+      expect(readdirSync(folder)).toHaveLength(1);
+      parent.kill("SIGKILL");
+      await expectNothingLeft(folder, pid);
+    },
+  );
 
   test("ends without stop(), it does not wait for the service, which ends too", async () => {
     const { parent, folder, pid } = await parentOf("redis");
