@@ -1,7 +1,7 @@
 /**
  * Looks at the packages as their users get them: packed, and installed into an empty folder.
  *
- *     node scripts/package-check.mjs [--client FOLDER] [--root FOLDER]
+ *     node scripts/package-check.mjs [--client FOLDER] [--fence FOLDER] [--root FOLDER]
  *
  * Needs a build. Prints one line for each thing that is so, and exits 1 at the first that is not.
  */
@@ -25,6 +25,7 @@ const repository = fileURLToPath(new URL("..", import.meta.url));
 const { values } = parseArgs({
   options: {
     client: { type: "string", default: join(repository, "src/client") },
+    fence: { type: "string", default: join(repository, "src/fence") },
     root: { type: "string", default: repository },
   },
 });
@@ -99,7 +100,7 @@ function checkClient(client, folder) {
   check(brought.length === 0, `the client installs without ${SERVER_ONLY.join(", ")}${listed(brought)}`);
   console.log(`    it brings ${modules.size - 1} packages: ${[...modules].sort().join(", ")}`);
   checkLoading(folder);
-  checkTypes(client, folder);
+  checkTypes("the client", client, CONSUMER, folder);
 }
 
 function checkLoading(folder) {
@@ -128,12 +129,13 @@ export async function once(address: string, work: (signal: AbortSignal, token: n
 }
 `;
 
-function checkTypes(client, folder) {
+/** Compiles a program that uses the package, as a strict TypeScript user would, and lets the package's types be judged. */
+function checkTypes(what, { tarball }, program, folder) {
   // What a TypeScript user has installed anyway.
   mkdirSync(join(folder, "node_modules/@types"), { recursive: true });
   const nodeTypes = join(folder, "node_modules/@types/node");
   if (!existsSync(nodeTypes)) symlinkSync(tool("@types/node"), nodeTypes);
-  writeFileSync(join(folder, "use.mts"), CONSUMER);
+  writeFileSync(join(folder, "use.mts"), program);
   const compilerOptions = {
     target: "ES2022",
     lib: ["ES2023", "ESNext.Disposable"],
@@ -145,18 +147,65 @@ function checkTypes(client, folder) {
     noEmit: true,
   };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["use.mts"] }));
-  node("a TypeScript program that uses the client does not compile", [tool("typescript/bin/tsc"), "-p", "."], folder);
-  check(true, "a TypeScript program that uses the client compiles with skipLibCheck off");
+  const compile = [tool("typescript/bin/tsc"), "-p", "."];
+  node(`a TypeScript program that uses ${what} does not compile`, compile, folder);
+  check(true, `a TypeScript program that uses ${what} compiles with skipLibCheck off`);
 
-  const attw = [tool("@arethetypeswrong/cli/dist/index.js"), "--profile", "esm-only", "--no-color", client.tarball];
-  node("arethetypeswrong", attw, folder);
-  check(true, "arethetypeswrong finds nothing wrong with the client's types");
-  lint("the client", client.tarball, folder);
+  const attw = [tool("@arethetypeswrong/cli/dist/index.js"), "--profile", "esm-only", "--no-color", tarball];
+  node(`arethetypeswrong, ${what}`, [...attw, "--exclude-entrypoints", "./migrations/*"], folder);
+  check(true, `arethetypeswrong finds nothing wrong with the types of ${what}`);
+  lint(what, tarball, folder);
 }
 
 function lint(what, tarball, folder) {
   node(`publint of ${what}`, [tool("publint/src/cli.js"), "run", tarball, "--strict"], folder);
   check(true, `publint finds nothing wrong with ${what}`);
+}
+
+// ---------------------------------------------------------------------------------------------- the fence kit
+
+const FENCING = `import { FenceError, type Fence } from "@leasehold/fence";
+import { connect } from "@leasehold/client";
+import { sqliteFence } from "@leasehold/fence/sqlite";
+import { fencedFetch } from "@leasehold/fence/http";
+
+export async function work(address: string, fence: Fence, db: Parameters<typeof sqliteFence>[0]): Promise<void> {
+  const client = await connect(address);
+  const rows = sqliteFence(db);
+  await client.withLock("orders/42", { fence }, async (lock) => {
+    rows.tx(lock, () => db.prepare("update orders set state = 'paid'").run());
+    await fencedFetch(lock)("http://localhost/orders/42", { method: "PUT" });
+  }).catch((error: unknown) => {
+    if (!FenceError.is(error, "STALE_TOKEN")) throw error;
+    console.log(error.floor);
+  });
+}
+`;
+
+/** Entry points that are code, as "@leasehold/fence" or "@leasehold/fence/sqlite". */
+function entryPoints(folder) {
+  const { name, exports } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const code = Object.keys(exports).filter((path) => !path.includes("*") && !path.endsWith(".json"));
+  return code.map((path) => name + path.slice(1));
+}
+
+function checkFence(fence, folder, source) {
+  const unwanted = fence.files.filter((file) => !/^(dist\/|migrations\/|package\.json$|README|LICENSE)/.test(file));
+  check(
+    unwanted.length === 0,
+    `the fence kit's tarball has nothing but dist, migrations and documents${listed(unwanted)}`,
+  );
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(source, "package.json"), "utf8"));
+  check(!dependencies && !peerDependencies, "the fence kit depends on nothing");
+
+  const points = entryPoints(source);
+  const imports = points.map((point, i) => `import * as m${i} from "${point}";\nawait m${i};\n`).join("");
+  writeFileSync(join(folder, "use.mjs"), imports);
+  writeFileSync(join(folder, "use.cjs"), points.map((point) => `require("${point}");\n`).join(""));
+  node("import of the fence kit", ["use.mjs"], folder);
+  node("require() of the fence kit", ["use.cjs"], folder);
+  check(true, `import and require() of the fence kit's ${points.length} entry points work without any driver`);
+  checkTypes("the fence kit", fence, FENCING, folder);
 }
 
 // ---------------------------------------------------------------------------------------------- the root package
@@ -202,6 +251,8 @@ try {
   }
   const client = pack(values.client, temporary);
   checkClient(client, install("client", [client.tarball], temporary));
+  const fence = pack(values.fence, temporary);
+  checkFence(fence, install("fence", [fence.tarball, client.tarball], temporary), values.fence);
   const root = pack(values.root, temporary);
   const { dependencies } = JSON.parse(readFileSync(join(values.root, "package.json"), "utf8"));
   check(

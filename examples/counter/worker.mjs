@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { connect, LeaseholdError } from "@leasehold/client";
-import { openDatabase, StaleTokenError } from "./database.mjs";
+import { openDatabase } from "./database.mjs";
 
 const job = JSON.parse(process.argv[2]);
 const database = openDatabase(job.database);
@@ -34,7 +34,6 @@ async function incrementUnder(lock) {
   // pauses. But it can be paused after that, too, on the way to the write. That is the case that needs the fence, and to
   // have it in every run the token is read here, once, and the pause comes between here and the write.
   const { token } = lock;
-  database.raiseFloor(token);
   const value = database.read();
   const next = think(value);
   await interruption(token);
@@ -46,14 +45,14 @@ async function incrementUnder(lock) {
 async function increment(client) {
   let committed = false;
   try {
-    await client.withLock("counter", { wait: "30s" }, async (lock) => {
+    await client.withLock("counter", { wait: "30s", fence: database.fence }, async (lock) => {
       await incrementUnder(lock);
       committed = true;
     });
   } catch (error) {
     // When the lock was lost, `withLock` rejects with LOST, and what the callback threw is its cause.
     const thrown = LeaseholdError.is(error, "LOST") && error.cause ? error.cause : error;
-    if (thrown instanceof StaleTokenError) report({ refused: thrown.token });
+    if (LeaseholdError.is(thrown, "STALE_TOKEN")) report({ refused: thrown.token });
     // The lock may also be lost after the commit. Then the increment counts: the fence has let it through.
     else if (!LeaseholdError.is(thrown) || !(thrown.retryable || thrown.code === "OUTCOME_UNKNOWN")) throw error;
     if (!committed) await delay(10);
