@@ -1,5 +1,6 @@
 import { type leasehold, v1 } from "@leasehold/client/wire";
 import type { Command } from "commander";
+import { clockRows, clockSkewForJson, clockSkewOf } from "./clock-view.js";
 import { type Caller, type ConnectionOptions, connectionOptions, withServer } from "./common.js";
 import { duration, json, list, plain, print, size } from "./output.js";
 
@@ -31,6 +32,7 @@ function forJson(status: leasehold.v1.StatusResponse) {
   return {
     ...{ version, clusterId, store, serving, notServingReason, uptimeMs, incarnation, lastToken, timestamp },
     ...{ leases, locks, holds, waiters, sessions, commandsInFlight, journalLogBytes, journalCheckpointLagRecords },
+    clockSkew: clockSkewForJson(clockSkewOf(status)),
   };
 }
 
@@ -47,5 +49,6 @@ function describe(address: string, status: leasehold.v1.StatusResponse): string 
     ["timestamp", String(status.timestamp)],
     ["in flight", `${n(status.commandsInFlight)} commands`],
     ["log", `${size(status.journalLogBytes)} in ${n(status.journalCheckpointLagRecords)} records since the checkpoint`],
+    ...clockRows(clockSkewOf(status)),
   ]);
 }

@@ -46,6 +46,7 @@ const IDLE_MS = 1_000;
 export async function connect(target?: string | readonly string[], options: ConnectOptions = {}): Promise<Client> {
   checkKeys(options, ["owner", "ttl", "wait", "timeout", "tls"], "the options of connect");
   const connectTimeoutMs = durationMs(options.timeout ?? "5s", "the timeout");
+  const owner = options.owner === undefined ? defaultOwner() : checkOwner(options.owner);
   const client = new LeaseholdClient(
     {
       transport: grpcTransport(parseTarget(target), options.tls),
@@ -54,9 +55,10 @@ export async function connect(target?: string | readonly string[], options: Conn
       connectTimeoutMs,
       idleMs: IDLE_MS,
       clientName: CLIENT_NAME,
+      owner,
     },
     {
-      owner: options.owner === undefined ? defaultOwner() : checkOwner(options.owner),
+      owner,
       ttlMs: ttlMs(options.ttl ?? "15s"),
       waitMs: durationMs(options.wait ?? "30s", "the wait"),
     },

@@ -16,6 +16,7 @@ import type { SequencerObserver } from "./sequencer/observer.js";
 import type { RouteFailure } from "./sequencer/routes.js";
 import { Sequencer } from "./sequencer/sequencer.js";
 import { eventLoop, ServedClock } from "./sequencer/served-clock.js";
+import { ClientClocks } from "./skew/client-clocks.js";
 import { version } from "./version.js";
 import { WatchHub } from "./watch/hub.js";
 
@@ -70,6 +71,7 @@ class Server implements RunningServer {
   readonly #store: string;
   readonly #metrics: ServerMetrics;
   readonly #hotLocks = new HotLocks();
+  readonly #clientClocks: ClientClocks;
   readonly #sequencer: Sequencer;
   readonly #watch: WatchHub;
   readonly #rpc: RpcServer;
@@ -88,10 +90,11 @@ class Server implements RunningServer {
     this.#store = store.store.kind;
     this.#metrics = new ServerMetrics({ version, store: this.#store, snapshot: () => this.#snapshot() });
     const observer = this.#metrics.journalObserver;
+    const clock = new ServedClock(eventLoop);
     this.#sequencer = new Sequencer({
       openJournal: hooks.openJournal ?? (() => createJournal(store.store, { observer })),
       limits: config.limits,
-      clock: new ServedClock(eventLoop),
+      clock,
       turns: eventLoop,
       commandsInFlightMax: config.limits.commandsInFlightMax,
       leadershipMs: config.leadershipMs,
@@ -105,6 +108,13 @@ class Server implements RunningServer {
       wallMs: () => Date.now(),
       onLagged: () => this.#metrics.watchLagged(),
     });
+    this.#clientClocks = new ClientClocks({
+      warnMs: config.clockSkewWarnMs,
+      monotonicMs: () => performance.now(),
+      wallMs: () => Date.now(),
+      onTime: () => clock.mayExpire(), // nothing expires just after a stall, for the same reason
+      log: this.#log,
+    });
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
       coreLimits: config.limits,
@@ -113,6 +123,7 @@ class Server implements RunningServer {
       serverVersion: version,
       clusterId: () => this.#sequencer.clusterId,
       serverStatus: () => this.#status(),
+      clocks: this.#clientClocks,
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
       load: () => this.#load(),
       onBug: (error) => this.#log?.error({ err: error }, "a request made the server throw; this is a bug"),
@@ -230,6 +241,7 @@ class Server implements RunningServer {
       journal: this.#recovered ? this.#sequencer.journalStats : undefined,
       draining: this.#draining,
       watchers: this.#watch.size,
+      clocks: this.#clientClocks.report(),
     };
   }
 
@@ -244,6 +256,7 @@ class Server implements RunningServer {
       commandsInFlight: this.#sequencer.commandsInFlight,
       journalLogBytes: stats.logBytes,
       journalCheckpointLagRecords: stats.checkpointLagRecords,
+      clockSkew: this.#clientClocks.report(),
     };
   }
 }

@@ -1,5 +1,6 @@
 /** Lamport timestamps, and the questions that go to the server. */
 import { describe, expect, it } from "vitest";
+import type { ReceivedHeaders } from "../../src/client/carrier.js";
 import { TIMESTAMP_HEADER } from "../../src/client/lamport.js";
 import { setup, take, thrown, watch } from "./support.js";
 
@@ -37,6 +38,59 @@ describe("the Lamport clock", () => {
     expect(other.extract({})).toBeUndefined();
     expect(other.extract(new Headers())).toBeUndefined();
     expect(other.now()).toBe(201);
+  });
+
+  it("reads headers as drivers deliver them: arrays, buffers, numbers, maps with buffers as keys, or none", () => {
+    const bytes = Buffer.from("41");
+    const shapes: ReceivedHeaders[] = [
+      { "lamport-timestamp": bytes },
+      { "Lamport-Timestamp": [bytes] },
+      { "lamport-timestamp": ["41"] },
+      { "lamport-timestamp": 41 },
+      { "lamport-timestamp": new Uint8Array(bytes) },
+      new Map([[Buffer.from("lamport-timestamp"), bytes]]),
+      new Map([["LAMPORT-timestamp", "41"]]),
+      { get: (name: string) => (name === TIMESTAMP_HEADER ? ["41"] : []), set: () => undefined },
+    ];
+    for (const headers of shapes) expect(setup().client.clock.extract(headers)).toBe(42);
+    const without: ReceivedHeaders[] = [
+      ...[
+        undefined,
+        null,
+        {},
+        new Map(),
+        new Headers(),
+        { "lamport-timestamp": undefined },
+        { "lamport-timestamp": [] },
+      ],
+      ...[{ get: "5", set: "6" }, { get: () => [], set: () => undefined }, new Map([[7, "41"]])],
+    ];
+    for (const headers of without) expect(setup().client.clock.extract(headers)).toBeUndefined();
+  });
+
+  it("refuses headers that say several things, or nothing that is text", () => {
+    const { clock } = setup().client;
+    const several = new Headers([["lamport-timestamp", "41"]]);
+    several.append("lamport-timestamp", "41");
+    const shapes: unknown[] = [
+      ...[several, { "lamport-timestamp": ["41", "41"] }, { "lamport-timestamp": "41", "Lamport-Timestamp": "41" }],
+      ...[{ "lamport-timestamp": true }, { "lamport-timestamp": {} }, { "lamport-timestamp": 41.5 }, "41", 41],
+      ...[{ "lamport-timestamp": "4".repeat(1_000) }, { "lamport-timestamp": Buffer.alloc(1_000_000, "4") }],
+      ...[{ "lamport-timestamp": Buffer.from("４１") }, { "lamport-timestamp": 2 ** 53 }, { "lamport-timestamp": -1 }],
+    ];
+    for (const headers of shapes) {
+      expect(thrown(() => clock.extract(headers as ReceivedHeaders)).code).toBe("INVALID");
+    }
+    expect(clock.now()).toBe(0);
+  });
+
+  it("replaces a header that is there already, in whatever case", () => {
+    const { clock } = setup().client;
+    expect(clock.inject({ "Lamport-Timestamp": "7", a: "b" })).toEqual({ "Lamport-Timestamp": "1", a: "b" });
+    expect(clock.inject({ "LAMPORT-TIMESTAMP": "7", "lamport-timestamp": "8" })).toEqual({ "LAMPORT-TIMESTAMP": "2" });
+    expect([...clock.inject(new Map([["Lamport-Timestamp", "7"]]))]).toEqual([["Lamport-Timestamp", "3"]]);
+    const buffers = new Map([[Buffer.from("lamport-timestamp"), Buffer.from("7")]]);
+    expect([...clock.inject(buffers as unknown as Map<string, string>)].map(String)).toEqual(["lamport-timestamp,4"]);
   });
 
   it.each([-1, 1.5, 2 ** 53, 2 ** 53 - 1, Number.NaN, Number.POSITIVE_INFINITY, "5", 5n, null])(

@@ -161,7 +161,7 @@ describe("on a session", () => {
   it.each([
     { kind: "forced", ended: [], revoking: [], withinMs: 0 },
     { kind: "top", holds: [], waits: [] },
-    { kind: "renewed", ttlMs: 1, remainingMs: 1, revoking: [] },
+    { kind: "renewed", displayId: "D", owner: "o", ttlMs: 1, remainingMs: 1, revoking: [] },
   ] satisfies Outcome[])("$kind is no answer", (outcome) => {
     expect(() => sessionResult(1, outcome, LARGE)).toThrow(outcome.kind);
   });
@@ -182,7 +182,11 @@ describe("a lease", () => {
       { token: 5, message: "hangs" },
       { token: 6, message: "" },
     ];
-    const body = renewedBody({ kind: "renewed", ttlMs: 10, remainingMs: 9, revoking }, 3, LARGE);
+    const body = renewedBody(
+      { kind: "renewed", displayId: "D", owner: "o", ttlMs: 10, remainingMs: 9, revoking },
+      3,
+      LARGE,
+    );
     expect(received(v1.RenewLeaseResponse, body)).toMatchObject({
       ttlMs: 10,
       remainingMs: 9,
@@ -192,7 +196,11 @@ describe("a lease", () => {
         { token: 6, reason: END_REASON_FORCED, confirm: true, message: "" },
       ],
     });
-    const cut = renewedBody({ kind: "renewed", ttlMs: 10, remainingMs: 9, revoking }, 3, 50);
+    const cut = renewedBody(
+      { kind: "renewed", displayId: "D", owner: "o", ttlMs: 10, remainingMs: 9, revoking },
+      3,
+      50,
+    );
     expect(cut.holdEnds?.map(({ token }) => token)).toEqual([5]);
   });
 });

@@ -308,7 +308,10 @@ describe("commands", () => {
   });
 
   it("an outcome that belongs to no command is a bug and an INTERNAL failure of that command", () => {
-    deliver([result(1, { kind: "renewed", ttlMs: 1, remainingMs: 1, revoking: [] }), result(2, { kind: "released" })]);
+    deliver([
+      result(1, { kind: "renewed", displayId: "D", owner: "o", ttlMs: 1, remainingMs: 1, revoking: [] }),
+      result(2, { kind: "released" }),
+    ]);
     expect(pipe.frames[0]?.results).toMatchObject([
       { seq: 1, failure: { reason: "INTERNAL" } },
       { seq: 2, release: {} },

@@ -224,7 +224,7 @@ export function plausible(request: Request): Outcome {
     case "getLease":
       return { kind: "lease", lease };
     case "renewLease":
-      return { kind: "renewed", ttlMs: 1_000, remainingMs: 1_000, revoking: [] };
+      return { kind: "renewed", displayId: "D", owner: "o", ttlMs: 1_000, remainingMs: 1_000, revoking: [] };
     case "revokeLease":
       return { kind: "revoked", revoked: true };
     case "listLeases":
@@ -267,6 +267,7 @@ export const serverStatus = {
   commandsInFlight: 0,
   journalLogBytes: 0,
   journalCheckpointLagRecords: 0,
+  clockSkew: { measured: 0, skewed: 0, warnMs: 500, certainMsMax: undefined, clients: [], serverAheadMs: 0 },
 };
 
 export interface TestServer {

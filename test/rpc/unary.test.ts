@@ -117,7 +117,7 @@ describe("answers", () => {
 
   it("a renewal says when to renew next, and which grants are being taken away", async () => {
     const revoking = [{ token: 5, message: "stuck" }];
-    t.sink.answer = () => ({ kind: "renewed", ttlMs: 9_000, remainingMs: 9_000, revoking });
+    t.sink.answer = () => ({ kind: "renewed", displayId: "D", owner: "o", ttlMs: 9_000, remainingMs: 9_000, revoking });
     const bytes = await t.client.call(
       "LeaseService/RenewLease",
       encode(v1.RenewLeaseRequest, { leaseId: "L", progress: true }),

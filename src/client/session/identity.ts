@@ -18,13 +18,15 @@ const FRAME_BYTES_MAX = 1_048_576;
 /** Who this client is to the server, from one stream to the next. */
 export class Identity {
   readonly #clientName: string;
+  readonly #owner: string;
   #sessionId = "";
   #epoch = 0;
   /** Kept from session to session: grants of another store must not be mixed with those of this one. */
   #clusterId = "";
 
-  constructor(clientName: string) {
+  constructor(clientName: string, owner = "") {
     this.#clientName = clientName;
+    this.#owner = owner;
   }
 
   /** Whether there is a session to resume. */
@@ -44,6 +46,7 @@ export class Identity {
       clusterId: this.#clusterId,
       highestToken,
       client: this.#clientName,
+      owner: this.#owner,
     };
   }
 

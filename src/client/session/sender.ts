@@ -13,6 +13,7 @@ import type { Outbox, OutboxLimits } from "./outbox.js";
 import { ProgressReports } from "./progress.js";
 import { Renewals } from "./renewals.js";
 import type { SessionLease } from "./session-lease.js";
+import { WallClock } from "./wall-clock.js";
 
 /** While the stream takes nothing, it is looked at this often. */
 const BLOCKED_CHECK_MS = 100;
@@ -26,6 +27,7 @@ export class Sender {
   readonly #alarmBy: (atMs: number) => void;
   readonly #renewals = new Renewals();
   readonly #progress = new ProgressReports();
+  readonly #wallClock = new WallClock();
   readonly #flushNow = () => this.#onSoon();
   /** The number of the last frame on this stream. */
   #frame = 0;
@@ -58,8 +60,10 @@ export class Sender {
     this.#blocked = false;
     this.#renewals.reset();
     this.#progress.reset();
+    this.#wallClock.reset();
     const { ackedBelow } = this.#outbox;
-    this.#link.send(encode(v1.AttachRequest, { frame: 1, hello, ackedBelow, observed: this.#lamport.now() }));
+    const clock = this.#wallClock.fields(1, this.#time.nowMs(), true);
+    this.#link.send(encode(v1.AttachRequest, { frame: 1, hello, ackedBelow, observed: this.#lamport.now(), ...clock }));
   }
 
   /** Sees to it that what is queued leaves at the end of this turn of the event loop. */
@@ -107,7 +111,8 @@ export class Sender {
     if (renew || progress.length > 0) this.#renewals.sent(frame, nowMs, renew);
     const acked = this.#outbox.takeAckedAbove();
     const { ackedBelow } = this.#outbox;
-    const request = { frame, ackedBelow, acked, renew, commands, progress, observed: this.#lamport.now() };
+    const clock = this.#wallClock.fields(frame, nowMs, renew);
+    const request = { frame, ackedBelow, acked, renew, commands, progress, observed: this.#lamport.now(), ...clock };
     const bytes = encode(v1.AttachRequest, request);
     this.#blocked = !this.#link.send(bytes);
   }
@@ -115,6 +120,13 @@ export class Sender {
   /** The smallest TTL that is to be renewed; infinite: none. */
   #ttlMs(): number {
     return this.quiet ? Number.POSITIVE_INFINITY : this.#holdings.smallestTtlMs;
+  }
+
+  /** A frame of the server's has arrived, which answers the frame `echo` and those before. Returns the time. */
+  heard(echo: number): number {
+    const nowMs = this.#time.nowMs();
+    this.#wallClock.heard(echo, nowMs);
+    return nowMs;
   }
 
   /** The creation of the first lease leaves in the present frame. */

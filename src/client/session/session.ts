@@ -41,8 +41,9 @@ export interface SessionOptions {
   readonly connectTimeoutMs: number;
   /** How long the stream stays open when nothing is held or awaited. */
   readonly idleMs: number;
-  /** For people: name and version of this library. */
+  /** For people: name and version of this library, and who uses it. */
   readonly clientName: string;
+  readonly owner?: string | undefined;
 }
 
 /** The least time between two looks at all deadlines. */
@@ -75,7 +76,7 @@ export class Session {
     this.#options = options;
     this.time = options.time;
     this.lamport = lamport;
-    this.#identity = new Identity(options.clientName);
+    this.#identity = new Identity(options.clientName, options.owner);
     this.#alarm = new Alarm(options.time, () => this.#onAlarm());
     const alarmBy = (atMs: number) => this.#alarm.by(atMs);
     this.#idleness = new Idleness(options.time, options.idleMs, alarmBy);
@@ -222,7 +223,7 @@ export class Session {
       this.#link.drop({ code: 13, reason: "", message: `the server's frame is malformed: ${String(error)}` });
       return;
     }
-    const nowMs = this.time.nowMs();
+    const nowMs = this.#sender.heard(response.frame);
     this.lamport.merge(response.timestamp);
     if (response.clockAheadBy) this.reports.clockAhead(response.clockAheadBy);
     if (!this.connected) {

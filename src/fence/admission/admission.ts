@@ -151,7 +151,8 @@ export class Admission<Caller> {
       const raised = await this.store.raise(resource, token);
       const now = readToken(raised.floor);
       // It may be anybody's store: what it says must fit together before anybody is let in.
-      if (now < token || raised.ok !== now <= token) throw new TypeError("the store says that it has not raised the floor");
+      if (now < token || raised.ok !== now <= token)
+        throw new TypeError("the store says that it has not raised the floor");
       return { ok: raised.ok, floor: now };
     });
     if (!ok) throw stale(resource, token, floor);

@@ -126,7 +126,8 @@ class LevelStore implements HighWaterStore {
 export function levelStore(db: LevelDatabase, options: LevelStoreOptions = {}): HighWaterStore {
   checkKeys(options, ["prefix"], "the options of levelStore()");
   const { prefix = "fence/" } = options;
-  if (typeof prefix !== "string" || prefix.length > 256) throw invalid("the prefix must be text of at most 256 characters");
+  if (typeof prefix !== "string" || prefix.length > 256)
+    throw invalid("the prefix must be text of at most 256 characters");
   if (typeof db?.get !== "function" || typeof db.put !== "function" || typeof db.del !== "function") {
     throw invalid("levelStore() needs a database of level or classic-level");
   }

@@ -30,7 +30,9 @@ export function memoryStore(options: MemoryStoreOptions = {}): HighWaterStore {
       const floor = floors.get(resource);
       if (floor !== undefined && token <= floor) return { ok: token === floor, floor };
       if (floor === undefined && floors.size >= resourcesMax) {
-        throw new FenceError("LIMIT", `the floors of ${resourcesMax} resources are remembered, and no more`, { resource });
+        throw new FenceError("LIMIT", `the floors of ${resourcesMax} resources are remembered, and no more`, {
+          resource,
+        });
       }
       floors.set(resource, token);
       return { ok: true, floor: token };

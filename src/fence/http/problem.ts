@@ -5,9 +5,9 @@
 import { FenceError, type FenceErrorCode, invalid, stale } from "../errors.js";
 import { readToken } from "../token.js";
 
-export const PROBLEM_TYPE = "application/problem+json";
+const PROBLEM_TYPE = "application/problem+json";
 /** Refusals are short; whoever sends more is no fence. */
-export const PROBLEM_BYTES_MAX = 16_384;
+const PROBLEM_BYTES_MAX = 16_384;
 const INSTANCE_CHARS_MAX = 2_000;
 const RETRY_AFTER_S = 1;
 
@@ -79,20 +79,15 @@ export function failure(): Answer {
   return json(500, { type: "about:blank", title: "Internal Server Error", status: 500 }, PROBLEM_TYPE);
 }
 
-const isProblem = (response: Response) =>
+export const isProblem = (response: Response): boolean =>
   response.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase() === PROBLEM_TYPE;
 
-/** The refusal of a fence that this response is; undefined if it is something else. Reads the body. */
+/** The refusal of a fence that this problem is; undefined if it is somebody else's. Reads the body. */
 export async function refusalIn(response: Response): Promise<FenceError | undefined> {
-  if (!isProblem(response)) {
-    await response.body?.cancel();
-    return undefined;
-  }
-  const text = await readText(response, PROBLEM_BYTES_MAX);
   try {
-    return refusalOf(JSON.parse(text) as Readonly<Record<string, unknown>>);
+    return refusalOf(JSON.parse(await readText(response, PROBLEM_BYTES_MAX)) as Readonly<Record<string, unknown>>);
   } catch {
-    return undefined; // somebody else's problem
+    return undefined; // cut off, too long, no JSON, or numbers that are no tokens
   }
 }
 
@@ -102,7 +97,8 @@ function refusalOf(problem: Readonly<Record<string, unknown>>): FenceError | und
   const token = problem.token === undefined ? undefined : readToken(problem.token);
   const floor = problem.floor === undefined ? undefined : readToken(problem.floor);
   const where = typeof resource === "string" ? { resource } : {};
-  if (code === "STALE_TOKEN" && typeof resource === "string" && token !== undefined) return stale(resource, token, floor);
+  if (code === "STALE_TOKEN" && typeof resource === "string" && token !== undefined)
+    return stale(resource, token, floor);
   const message = `the service refused: ${String(detail ?? title ?? code)}`;
   const known = Object.keys(KINDS).find((one) => one === code) as FenceErrorCode | undefined;
   return known && new FenceError(known, message, { ...where, ...(token === undefined ? {} : { token }) });
@@ -110,13 +106,19 @@ function refusalOf(problem: Readonly<Record<string, unknown>>): FenceError | und
 
 /** The body as text, of at most so many bytes. Throws INVALID beyond, and lets go of the rest. */
 export async function readText(response: Response, bytesMax: number): Promise<string> {
+  if (response.body === null) return "";
+  const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let text = "";
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > bytesMax) throw invalid(`the answer is longer than ${bytesMax} bytes`);
-    text += decoder.decode(chunk, { stream: true });
+  for (let bytes = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    bytes += value.byteLength;
+    if (bytes > bytesMax) {
+      // Not awaited: of a response that was cloned, it waits until the other half has been read.
+      reader.cancel().catch(() => {});
+      throw invalid(`the answer is longer than ${bytesMax} bytes`);
+    }
+    text += decoder.decode(value, { stream: true });
   }
-  return text + decoder.decode();
 }

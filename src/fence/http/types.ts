@@ -4,6 +4,8 @@ export interface HttpRequest {
   readonly method?: string | undefined;
   /** Path and query. */
   readonly url?: string | undefined;
+  /** The same as it came, where a router has taken a part off. */
+  readonly originalUrl?: string | undefined;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
 }
 
@@ -12,8 +14,8 @@ export interface HttpResponse {
   readonly headersSent: boolean;
   /** Whether `end` has been called. */
   readonly writableEnded: boolean;
-  readonly closed: boolean;
-  getHeader(name: string): unknown;
+  /** Whether the connection is gone. */
+  readonly destroyed: boolean;
   setHeader(name: string, value: string): unknown;
   end(body: string): unknown;
   once(event: "close", listener: () => void): unknown;
@@ -27,3 +29,6 @@ export interface FastifyReply {
   send(body: string): unknown;
   readonly raw: HttpResponse;
 }
+
+/** Express's; it is called with what went wrong, or with nothing. */
+export type Next = (error?: unknown) => void;

@@ -118,7 +118,8 @@ export function consumerSettings<Tx>(options: ConsumerOptions<Tx>, more: readonl
   const { highWater, onGap, onFailure = "stop", heldMax = HELD_MAX } = options;
   if (typeof highWater?.load !== "function") throw invalid("a consumer needs a highWater: where its marks are kept");
   if (onGap !== "skip" && onGap !== "stop") throw invalid(`onGap must be skip or stop, not ${show(onGap)}`);
-  if (onFailure !== "skip" && onFailure !== "stop") throw invalid(`onFailure must be skip or stop, not ${show(onFailure)}`);
+  if (onFailure !== "skip" && onFailure !== "stop")
+    throw invalid(`onFailure must be skip or stop, not ${show(onFailure)}`);
   checkWhole(heldMax, "heldMax", 1, 1_000_000);
   return {
     highWater,

@@ -134,9 +134,23 @@ class Key<T extends Item> {
     return this.newest;
   }
 
+  /** The first one with a gap. Nothing behind it can be handled. */
+  get gapped(): Stream<T> | undefined {
+    return this.streams.find((stream) => stream.held.size > 0);
+  }
+
   get idle(): boolean {
     const { head } = this;
     return !this.busy && this.loose.length === 0 && head.queue.length === 0 && head.held.size === 0;
+  }
+
+  /** What has not been handed out. */
+  items(): T[] {
+    const ordered = this.streams.flatMap(({ queue, held }) => [
+      ...queue,
+      ...[...held.values()].map(({ item }) => item),
+    ]);
+    return [...this.loose, ...ordered];
   }
 
   countWaiting(): number {
@@ -230,7 +244,9 @@ export class Order<T extends Item> {
   #raise(key: Key<T>, token: number): void {
     const older = key.newest;
     older.closed = true;
-    if (older.held.size > 0) this.#judge(key, older, "newer producer", this.#options.onGap === "skip");
+    if (older.held.size > 0 && key.gapped === older) {
+      this.#judge(key, "newer producer", this.#options.onGap === "skip");
+    }
     key.streams.push(new Stream(token, 1, false));
   }
 
@@ -239,7 +255,8 @@ export class Order<T extends Item> {
     const stream = key.newest;
     if (sequence < stream.next && !(sequence === 0 && !stream.begun)) return "duplicate";
     if (stream.held.has(sequence)) return "duplicate";
-    const waits = sequence > stream.next || key.head.held.size > 0;
+    const { gapped = stream } = key;
+    const waits = sequence > stream.next || gapped !== stream;
     if (waits && this.#options.onGap === "stop" && this.#over(key, 1)) return "full";
     stream.begun = true;
     if (sequence > stream.next) {
@@ -264,7 +281,7 @@ export class Order<T extends Item> {
   #makeRoom(key: Key<T>): void {
     while (this.#over(key, 0)) {
       const full = key.waiting > this.#options.heldPerKeyMax ? key : (this.#oldestWaiting() as Key<T>);
-      this.#judge(full, full.head, "full", true);
+      this.#judge(full, "full", true);
       this.#count(full);
     }
   }
@@ -279,12 +296,13 @@ export class Order<T extends Item> {
 
   /** Since when its gap has been open: since the first message behind it came. */
   #sinceMs(key: Key<T>): number {
-    for (const { atMs } of key.head.held.values()) return atMs;
+    for (const { atMs } of key.gapped?.held.values() ?? []) return atMs;
     return Number.POSITIVE_INFINITY;
   }
 
-  /** Reports the first gap of a stream (all of them if no more is to come) and, with `skip`, goes on behind it. */
-  #judge(key: Key<T>, stream: Stream<T>, why: Gap["why"], skip: boolean): void {
+  /** Reports the first gap of a key (all of that stream if no more is to come) and, with `skip`, goes on behind it. */
+  #judge(key: Key<T>, why: Gap["why"], skip: boolean): void {
+    const stream = key.gapped as Stream<T>;
     do {
       const to = stream.lowestHeld() - 1;
       if (skip || stream.reported < stream.next) {
@@ -324,7 +342,8 @@ export class Order<T extends Item> {
   dueMs(): number | undefined {
     let earliest = Number.POSITIVE_INFINITY;
     for (const key of this.#waitingKeys) {
-      if (key.head.reported < key.head.next) earliest = Math.min(earliest, this.#sinceMs(key) + this.#options.gapMs);
+      const { gapped } = key;
+      if (gapped && gapped.reported < gapped.next) earliest = Math.min(earliest, this.#sinceMs(key) + this.#options.gapMs);
     }
     return Number.isFinite(earliest) ? earliest : undefined;
   }
@@ -333,9 +352,9 @@ export class Order<T extends Item> {
   overdue(nowMs: number): void {
     const skip = this.#options.onGap === "skip";
     for (const key of [...this.#waitingKeys]) {
-      const late = () => key.head.held.size > 0 && this.#sinceMs(key) + this.#options.gapMs <= nowMs;
+      const late = () => this.#sinceMs(key) + this.#options.gapMs <= nowMs;
       if (!late()) continue;
-      do this.#judge(key, key.head, "late", skip);
+      do this.#judge(key, "late", skip);
       while (skip && late());
       this.#count(key);
     }
@@ -344,8 +363,8 @@ export class Order<T extends Item> {
   /** Goes on behind the gap at which a key stands. False: it stands at none. */
   skip(name: string): boolean {
     const key = this.#keys.get(name);
-    if (!key || key.head.held.size === 0) return false;
-    this.#judge(key, key.head, "told", true);
+    if (!key?.gapped) return false;
+    this.#judge(key, "told", true);
     this.#count(key);
     return true;
   }
@@ -357,12 +376,14 @@ export class Order<T extends Item> {
     this.#keys.delete(name);
     this.#waitingKeys.delete(key);
     this.#waiting -= key.waiting;
-    const rest = key.streams.flatMap(({ queue, held }) => [...queue, ...[...held.values()].map(({ item }) => item)]);
-    return [...key.loose, ...rest];
+    return key.items();
   }
 
-  /** Forgets all keys, and gives back what has not been handed out. */
-  clear(): T[] {
-    return [...this.#keys.keys()].flatMap((name) => this.forget(name));
+  /** Forgets all keys, or those with a message that matches, and gives back what has not been handed out of them. */
+  clear(matches?: (item: T) => boolean): T[] {
+    const names = [...this.#keys.values()]
+      .filter((key) => !matches || key.items().some(matches))
+      .map(({ name }) => name);
+    return names.flatMap((name) => this.forget(name));
   }
 }

@@ -74,7 +74,10 @@ export class PostgresHighWater implements HighWater<MarkQueries> {
     const mark = await this.#read(tx, key, "");
     if (mark) return mark;
     // It was in the way a moment ago, and has been reset since. Nothing is known: the handler is to try again.
-    throw new FenceError("CONFLICT", `the mark of ${JSON.stringify(key)} was reset meanwhile`, { resource: key, token });
+    throw new FenceError("CONFLICT", `the mark of ${JSON.stringify(key)} was reset meanwhile`, {
+      resource: key,
+      token,
+    });
   }
 
   async check(key: string, token: number, tx: MarkQueries = this.#pool): Promise<Mark | undefined> {

@@ -29,8 +29,8 @@ export interface RedisPort {
   evalSha(sha: string, keys: RedisBytes[], args: RedisBytes[]): Promise<unknown>;
   eval(script: string, keys: RedisBytes[], args: RedisBytes[]): Promise<unknown>;
   /**
-   * Sends WAIT to the server that has the key, where the driver has a way to. Only to hurry the replicas: its answer counts
-   * the writes of one connection, and drivers have several, or a new one without a word.
+   * Sends WAIT to the server that has the key, where the driver has a way to. Only to hurry the replicas: its answer is
+   * about one connection, and drivers have several, or a new one without a word.
    */
   wait(key: string, slot: number, replicas: number, timeoutMs: number): Promise<unknown>;
 }

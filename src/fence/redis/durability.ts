@@ -8,8 +8,8 @@
  *     holder 1 (token 33) wakes and writes    <- let through
  *
  * So a raise waits until replicas have acknowledged it. The answer of WAIT alone does not tell that: it counts replicas
- * which have what *this connection* wrote. After a reconnection in between, of which a driver says nothing, and in a
- * pool, it is a connection that has written nothing, and WAIT says at once that all replicas have it. Therefore:
+ * which have what was written before the last command of *its own connection*. In a pool that is another connection, whose
+ * last command was long ago, and after a reconnection, of which a driver says nothing, it may be another server. Therefore:
  *
  *     the raise and INFO, one script      -> how far the primary's stream has come with the raise in it: the mark
  *     WAIT, a few milliseconds at a time  -> replicas are asked to say how far they are; without it they do once a second

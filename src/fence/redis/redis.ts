@@ -15,6 +15,7 @@ import type { Fence, Floor } from "../fence.js";
 import { type Fenced, type Hold, holdOf, holdsOf } from "../hold.js";
 import { RaisedFloors } from "../raised.js";
 import { checkKeys, checkResource, checkWhole, readToken } from "../token.js";
+import { Answers, type Silence } from "./answers.js";
 import {
   isReply,
   type RedisBytes,
@@ -36,7 +37,7 @@ import {
   setScript,
   userScript,
 } from "./lua.js";
-import { answered, type Script, type Silence } from "./script.js";
+import type { Script } from "./script.js";
 
 export type { IoredisClient, NodeRedisClient, RedisBytes, RedisClient } from "./client.js";
 
@@ -128,6 +129,7 @@ class ScriptedFence implements RedisFence {
   readonly #replicas: number | undefined;
   readonly #refuseEviction: boolean;
   readonly #timeoutMs: number;
+  readonly #answers: Answers;
   readonly #raised = new RaisedFloors();
   /** Slots whose server has been looked at; without a cluster there is one. */
   readonly #checkedSlots = new Set<number>();
@@ -146,6 +148,7 @@ class ScriptedFence implements RedisFence {
     this.#replicas = replicas === "connected" ? undefined : checkWhole(replicas, "replicas", 0, 100);
     this.#refuseEviction = eviction === "refuse";
     this.#timeoutMs = checkWhole(timeoutMs, "timeoutMs", 1, TIMEOUT_MS_MAX);
+    this.#answers = new Answers(timeoutMs);
   }
 
   async raise(lock: Fenced): Promise<void> {
@@ -157,16 +160,16 @@ class ScriptedFence implements RedisFence {
 
   async inspect(resource: string): Promise<Floor> {
     const key = this.#keys.floor(checkResource(resource));
-    const message = `the floor of ${show(resource)} is not known`;
-    const reply = await this.#send(inspectScript, [key], [], { code: "UNREACHABLE", message, resource });
+    const what = `what the floor of ${show(resource)} is`;
+    const reply = await this.#send(inspectScript, [key], [], () => ({ code: "UNREACHABLE", what, resource }));
     return { resource, floor: readToken(replyText(reply)) };
   }
 
   async reset(resource: string): Promise<void> {
     const key = this.#keys.floor(checkResource(resource));
     this.#raised.forget(resource);
-    const message = `the floor of ${show(resource)} may have been reset or not`;
-    await this.#send(resetScript, [key], [], { code: "UNREACHABLE", message, resource });
+    const what = `whether the floor of ${show(resource)} has been reset`;
+    await this.#send(resetScript, [key], [], () => ({ code: "UNREACHABLE", what, resource }));
   }
 
   async set(lock: Fenced, key: RedisBytes, value: RedisBytes | number, options: RedisSetOptions = {}): Promise<void> {
@@ -209,12 +212,14 @@ class ScriptedFence implements RedisFence {
     const floorKey = this.#keys.floor(hold.resource);
     this.#keys.check(keys, floorKey);
     if (!this.#isPrepared(hold, floorKey)) await this.#raise(hold);
-    const { resource, raises } = hold;
-    const { token } = hold;
-    const message = `the write of ${show(resource)} under the token ${token} may have happened or not`;
-    const silence: Silence = { code: "OUTCOME_UNKNOWN", message, resource, token };
-    const reply = await this.#send(script, [floorKey, ...keys], [String(token), raises ? "1" : "0", ...args], silence);
-    return passed(reply, resource, token)[0] ?? null;
+    const { resource, raises, token } = hold;
+    const reply = await this.#send(script, [floorKey, ...keys], [String(token), raises ? "1" : "0", ...args], () => ({
+      code: "OUTCOME_UNKNOWN",
+      what: `whether the write of ${show(resource)} under the token ${token} has happened`,
+      resource,
+      token,
+    }));
+    return Array.isArray(reply) ? (passed(reply, resource, token)[0] ?? null) : reply;
   }
 
   /** Whether nothing is left to be done but the write, which checks and raises by itself. */
@@ -233,8 +238,8 @@ class ScriptedFence implements RedisFence {
     const key = this.#keys.floor(resource);
     const replicate = raises && this.#replicas !== 0;
     const args = [String(token), raises ? "1" : "0", replicate ? "1" : "0", this.#refuseEviction ? "1" : "0"];
-    const message = `the floor of ${show(resource)} may have been raised to ${token} or not`;
-    const silence: Silence = { code: "UNREACHABLE", message, resource, token };
+    const what = `whether the floor of ${show(resource)} has been raised to ${token}`;
+    const silence = (): Silence => ({ code: "UNREACHABLE", what, resource, token });
     const [replication, memory] = passed(await this.#send(raiseScript, [key], args, silence), resource, token);
     if (this.#refuseEviction) checkEviction(replyText(memory));
     if (replicate) await this.#replicated(key, replyText(replication), silence, { resource, token });
@@ -242,7 +247,12 @@ class ScriptedFence implements RedisFence {
     this.#checkedSlots.add(this.#serverOf(key));
   }
 
-  #replicated(key: string, mark: string, silence: Silence, of: { resource: string; token: number }): Promise<void> {
+  #replicated(
+    key: string,
+    mark: string,
+    silence: () => Silence,
+    of: { resource: string; token: number },
+  ): Promise<void> {
     const slot = this.#keys.slot(key);
     return replicated(parseReplication(mark), {
       ...of,
@@ -250,14 +260,14 @@ class ScriptedFence implements RedisFence {
       timeoutMs: this.#timeoutMs,
       replication: async () => parseReplication(replyText(await this.#send(replicationScript, [key], [], silence))),
       hurry: (replicas, timeoutMs) =>
-        answered(this.#redis.wait(key, slot, replicas, timeoutMs), this.#timeoutMs, silence).catch((error) => {
+        this.#answers.within(this.#redis.wait(key, slot, replicas, timeoutMs), silence).catch((error) => {
           if (!isReply(error)) throw error; // an answer, such as that WAIT is not permitted, only makes it slower
         }),
     });
   }
 
-  #send(script: Script, keys: RedisBytes[], args: RedisBytes[], silence: Silence): Promise<unknown> {
-    return answered(script.run(this.#redis, keys, args), this.#timeoutMs, silence);
+  #send(script: Script, keys: RedisBytes[], args: RedisBytes[], silence: () => Silence): Promise<unknown> {
+    return this.#answers.within(script.run(this.#redis, keys, args), silence);
   }
 
   #userScript(text: unknown): Script {

@@ -177,7 +177,7 @@ export function guardedUpdate(
   const changes = values.map(([one, value]) => `${dialect.quote(one)} = ${write.value(value)}`);
   if (guard.next === "itself") changes.push(`${column} = ${column}`);
   else if (guard.next !== undefined) changes.push(`${column} = ${write.value(dialect.whole(guard.next))}`);
-  if (changes.length === 0) throw invalid("set must have columns: there is nothing to write");
+  if (changes.length === 0) throw invalid("set must have columns; there is nothing to write");
   let text = `update ${name} set ${changes.join(", ")} where ${write.equal(key)}`;
   text += ` and ${column} ${guard.operator} ${write.value(dialect.whole(guard.value))}`;
   if (dialect.countsInUpdate) {
@@ -199,7 +199,9 @@ const INSERT_KEYS = ["table", "values", "tokenColumn"];
  */
 export function rowUpdate(dialect: Dialect, hold: Hold, update: RowUpdate): GuardedWrite {
   checkKeys(update, UPDATE_KEYS, "a row's update");
-  return fencedWrite(dialect, hold, update, update.set);
+  const guarded = fencedWrite(dialect, hold, update, update.set);
+  if (Object.keys(update.set).length > 0) return guarded;
+  throw invalid("set must have columns; to raise the token and write nothing else there is raiseRow");
 }
 
 /**

@@ -34,6 +34,11 @@ const shape = z.strictObject({
     3_600_000,
   ),
   tickIntervalMs: duration(1_000, 10, "At least this often something is written to the store.", 3_600_000),
+  clockSkewWarnMs: duration(
+    500,
+    1,
+    "A client whose wall clock is off by more than this is named by `leasehold status` and logged. Nothing else follows.",
+  ),
   limits: limitsSchema,
 });
 

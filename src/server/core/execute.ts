@@ -88,7 +88,8 @@ function renew(state: State, fx: Effects, { leaseId, progress }: RenewLease, now
   }
   renewLease(state, fx, lease, progress, nowMs);
   const revoking = [...(lease.revoking ?? [])].map((hold) => ({ token: hold.token, message: hold.revoking ?? "" }));
-  return { kind: "renewed", ttlMs: lease.ttlMs, remainingMs: remainingMs(lease, nowMs), revoking };
+  const { displayId, owner, ttlMs } = lease;
+  return { kind: "renewed", displayId, owner, ttlMs, remainingMs: remainingMs(lease, nowMs), revoking };
 }
 
 function tick(state: State, fx: Effects, request: Tick, nowMs: number): Outcome {

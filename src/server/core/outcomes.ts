@@ -99,6 +99,9 @@ export type Outcome =
   | { readonly kind: "lease"; readonly lease: LeaseView }
   | {
       readonly kind: "renewed";
+      /** Whose lease it is, for people. */
+      readonly displayId: string;
+      readonly owner: string;
       readonly ttlMs: number;
       readonly remainingMs: number;
       /** Unary grants of the lease that are being taken away. */

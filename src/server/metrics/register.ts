@@ -263,6 +263,22 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
     seconds(s.counts?.oldestHoldMs),
   );
   gauge("leasehold_watchers", "Open watches.", (s) => s.watchers);
+  gauge(
+    "leasehold_client_clock_offset_max_seconds",
+    "By how much the wall clock of a client is off from the server's, in either direction and less the possible error; " +
+      "of the client that is off most.",
+    (s) => seconds(s.clocks?.certainMsMax),
+  );
+  gauge(
+    "leasehold_clients_clock_skewed",
+    "Clients whose wall clock is certainly off by more than clockSkewWarnMs.",
+    (s) => s.clocks?.skewed,
+  );
+  gauge(
+    "leasehold_clients_clock_measured",
+    "Clients that tell their wall clock: the others are in neither of the above.",
+    (s) => s.clocks?.measured,
+  );
   gauge("leasehold_last_token", "The fencing token of the latest grant.", (s) => s.counts?.lastToken);
   gauge("leasehold_lamport_timestamp", "The Lamport clock.", (s) => s.counts?.timestamp);
   gauge("leasehold_halted", "1 while nothing is granted because a client contradicts the store.", (s) =>

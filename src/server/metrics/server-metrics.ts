@@ -6,6 +6,7 @@ import type { Registry } from "prom-client";
 import type { CoreEvent, Counts } from "../core/types.js";
 import type { JournalObserver, JournalStats } from "../journal/journal.js";
 import type { WireReason } from "../rpc/errors.js";
+import type { ClockSkewReport } from "../skew/report.js";
 import { Accumulator, Count, cells } from "./accumulators.js";
 import * as define from "./definitions.js";
 import { LoopLag } from "./loop-lag.js";
@@ -26,6 +27,8 @@ export interface GaugeSnapshot {
   readonly draining: boolean;
   /** Open watches. */
   readonly watchers: number;
+  /** Undefined where no clocks are measured. */
+  readonly clocks?: Pick<ClockSkewReport, "measured" | "skewed" | "certainMsMax"> | undefined;
 }
 
 export interface ServerMetricsOptions {

@@ -4,14 +4,26 @@
  */
 import { decode, type leasehold, v1, WireError } from "@leasehold/client/wire";
 import type { Attach, CoreLimits, Frame } from "../core/types.js";
+import type { ClockReading } from "../skew/client-clocks.js";
 import { failureOf, type WireFailure } from "./errors.js";
 import type { RpcLimits } from "./limits.js";
 import type { RequestValidator } from "./validate.js";
 
-/** What Hello says, without what only the stream knows. */
-export type HelloFrame = Omit<Attach, "kind" | "route">;
-/** What a batch says, without what only the stream knows. */
-export type BatchFrame = Omit<Frame, "kind" | "sessionId" | "epoch">;
+/** The first frame. */
+export interface HelloFrame {
+  /** What it asks of the core, without what only the stream knows. */
+  readonly attach: Omit<Attach, "kind" | "route">;
+  /** Who the client is, for people. */
+  readonly owner: string;
+  readonly client: string;
+  readonly clock: ClockReading;
+}
+
+/** Every other frame: what it asks of the core, without what only the stream knows, and what the core does not get. */
+export interface BatchFrame extends Omit<Frame, "kind" | "sessionId" | "epoch"> {
+  /** The message itself, which has these fields. */
+  readonly clock: ClockReading;
+}
 
 export class FrameReader {
   private readonly commandsMax: number;
@@ -37,7 +49,9 @@ export class FrameReader {
       return invalid("the first frame must carry nothing but hello");
     }
     const attach = this.check.hello(hello as leasehold.v1.Hello);
-    return "kind" in attach ? failureOf(attach) : { ...attach, observed };
+    if ("kind" in attach) return failureOf(attach);
+    const { owner, client } = hello as leasehold.v1.Hello;
+    return { attach: { ...attach, observed }, owner, client, clock: message };
   }
 
   /** Every other frame; it must have the number `expected`. */
@@ -62,7 +76,7 @@ export class FrameReader {
       if (seq < 1) return invalid(`command ${i + 1} of frame ${frame} has no seq`);
       requests[i] = { seq, request: this.check.command(command) };
     }
-    return { frame, ackedBelow, acked, renew, progress, observed, requests };
+    return { frame, ackedBelow, acked, renew, progress, observed, requests, clock: message };
   }
 
   private badProgress(progress: readonly number[]): WireFailure | null {

@@ -8,6 +8,7 @@
 import { type MethodDefinition, Server, ServerCredentials, type ServerOptions } from "@grpc/grpc-js";
 import type { CoreLimits } from "../core/types.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import type { ClientClocks } from "../skew/client-clocks.js";
 import type { WatchHub } from "../watch/hub.js";
 import { AuxiliaryStreams } from "./auxiliary.js";
 import { FrameReader } from "./frames.js";
@@ -36,6 +37,7 @@ export interface RpcServerOptions {
   clusterId(): string;
   readonly serverStatus: AnswerSources["serverStatus"];
   readonly hottest: AnswerSources["hottest"];
+  readonly clocks?: ClientClocks;
   /** How busy the server is, from 0 to 1: clients are told to renew less often. */
   readonly load: () => number;
   /** A handler threw: a bug, for the log. The client has been told INTERNAL. */

@@ -16,6 +16,7 @@
  */
 import type { CoreLimits, Outcome, Reply } from "../core/types.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import type { ClientClocks, SessionClock } from "../skew/client-clocks.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { BatchFrame, FrameReader } from "./frames.js";
 import type { RpcLimits } from "./limits.js";
@@ -48,6 +49,8 @@ export interface SessionContext {
   readonly limits: RpcLimits;
   readonly pacing: RenewalPacing;
   readonly serverVersion: string;
+  /** What clients tell of their wall clocks goes here, and nowhere else. */
+  readonly clocks?: Pick<ClientClocks, "session">;
   clusterId(): string;
   /** An encoder threw: a bug, for the log. */
   onBug(error: unknown): void;
@@ -95,6 +98,7 @@ class SessionStream implements SessionInput, LiveRoute {
   /** "" until the core has welcomed the stream. */
   private sessionId = "";
   private epoch = 0;
+  private clock: SessionClock | undefined;
   /** Commands up to this number may be ones that are sent again. */
   private resentUpTo = 0;
   private readonly outbox: Outbox;
@@ -133,8 +137,11 @@ class SessionStream implements SessionInput, LiveRoute {
     clearTimeout(this.helloTimer);
     this.phase = "attaching";
     this.frame = 1;
-    for (const seq of hello.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
-    const failure = this.context.sink.submit({ kind: "attach", ...hello, route: this });
+    this.clock = this.context.clocks?.session(hello.owner, hello.client);
+    this.clock?.heard(1, hello.clock);
+    const { attach } = hello;
+    for (const seq of attach.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
+    const failure = this.context.sink.submit({ kind: "attach", ...attach, route: this });
     if (failure !== null) this.end(failure);
   }
 
@@ -157,10 +164,13 @@ class SessionStream implements SessionInput, LiveRoute {
       this.end(batch);
       return;
     }
-    this.frame = batch.frame;
+    const { frame, ackedBelow, acked, renew, progress, observed, requests, clock } = batch;
+    if (clock.wallClockMs > 0 || clock.roundTripMs > 0) this.clock?.heard(frame, clock);
+    this.frame = frame;
     const { sessionId, epoch } = this;
-    const failure = this.context.sink.submit({ kind: "frame", sessionId, epoch, ...batch });
-    if (failure !== null) this.notTaken(batch.requests, failure);
+    const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, observed, requests };
+    const failure = this.context.sink.submit({ kind: "frame", ...command });
+    if (failure !== null) this.notTaken(requests, failure);
   }
 
   private notTaken(requests: BatchFrame["requests"], failure: RouteFailure): void {
@@ -232,6 +242,7 @@ class SessionStream implements SessionInput, LiveRoute {
     this.phase = "open";
     this.sessionId = outcome.sessionId;
     this.epoch = outcome.epoch;
+    this.clock?.attached();
     this.outbox.welcome({
       sessionId: outcome.sessionId,
       clusterId: context.clusterId(),
@@ -304,6 +315,7 @@ class SessionStream implements SessionInput, LiveRoute {
     this.phase = "closed";
     clearTimeout(this.helloTimer);
     this.held = [];
+    this.clock?.gone();
     this.onGone(this);
     const { sessionId, epoch } = this;
     if (sessionId !== "") this.context.sink.submit({ kind: "detach", sessionId, epoch });

@@ -1,6 +1,7 @@
 /** AdminService.Status: what the core counts, together with what the rest of the server knows. */
 import type { leasehold } from "@leasehold/client/wire";
 import type { Counts } from "../core/types.js";
+import type { ClientClock, ClockSkewReport } from "../skew/report.js";
 
 /** What the composition root knows beside the core. */
 export interface ServerStatus {
@@ -14,6 +15,7 @@ export interface ServerStatus {
   readonly commandsInFlight: number;
   readonly journalLogBytes: number;
   readonly journalCheckpointLagRecords: number;
+  readonly clockSkew: ClockSkewReport;
 }
 
 export function statusBody(server: ServerStatus, counts: Counts): leasehold.v1.StatusResponse.$Properties {
@@ -37,7 +39,33 @@ function serverBody(server: ServerStatus, notServingReason: string): leasehold.v
     commandsInFlight: whole(server.commandsInFlight),
     journalLogBytes: whole(server.journalLogBytes),
     journalCheckpointLagRecords: whole(server.journalCheckpointLagRecords),
+    clockSkew: clockSkewBody(server.clockSkew),
   };
+}
+
+function clockSkewBody(report: ClockSkewReport): leasehold.v1.ClockSkew.$Properties {
+  const { measured, skewed, warnMs, clients, serverAheadMs } = report;
+  return { measured, skewed, warnMs, clients: clients.map(clockBody), serverAheadMs: signed(serverAheadMs) };
+}
+
+function clockBody(clock: ClientClock): leasehold.v1.ClientClock.$Properties {
+  const { owner, client, leaseDisplayId, offsetMs, errorMs, agoMs } = clock;
+  return {
+    owner,
+    client,
+    leaseDisplayId,
+    offsetMs: signed(offsetMs),
+    errorMs: Number.isFinite(errorMs) ? Math.ceil(errorMs + 0.5) : 0, // the offset is rounded
+    measuredAgoMs: whole(agoMs),
+  };
+}
+
+/** What a signed integer can hold on the wire here, see `sint64` in the codec. */
+const SIGNED_MAX = 2 ** 52 - 1;
+
+/** A clock may claim any time at all. */
+function signed(value: number): number {
+  return Math.round(Math.min(Math.max(value, -SIGNED_MAX), SIGNED_MAX));
 }
 
 /** The encoder writes a fraction or a negative number as something else, silently. */

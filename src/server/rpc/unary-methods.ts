@@ -1,6 +1,7 @@
 /** The unary calls: for each, its messages, how a request is checked, and what an outcome looks like. */
 import { decode, encode, type MessageType, v1 } from "@leasehold/client/wire";
 import type { Outcome, Refusal, Request } from "../core/types.js";
+import type { ClockReading } from "../skew/client-clocks.js";
 import { acquireAllBody, acquireBody, cancelBody, forcedBody, renewedBody } from "./encode.js";
 import { type HotLock, leaseBody, leasesBody, lockBody, locksBody, topBody } from "./encode-views.js";
 import type { WireFailure } from "./errors.js";
@@ -14,11 +15,18 @@ export interface UnaryMethod {
   /** "/leasehold.v1.LockService/Acquire" */
   readonly path: string;
   /** Throws `WireError`. `remainingMs`: until the deadline of the call. */
-  read(bytes: Buffer, remainingMs: number): { readonly request: Request | Refusal; readonly observed: number };
+  read(bytes: Buffer, remainingMs: number): ReadRequest;
   /** Null when the outcome does not belong to this method, which is a bug. */
   write(outcome: Outcome, timestamp: number, clockAheadBy: number, request: Request): Buffer | null;
   /** An answer in place of a failure; null: the failure is the answer. */
   instead?(failure: WireFailure): Buffer | null;
+}
+
+export interface ReadRequest {
+  readonly request: Request | Refusal;
+  readonly observed: number;
+  /** What the client tells of its wall clock; undefined: this method does not ask for it. */
+  readonly clock?: ClockReading | undefined;
 }
 
 /** What the answers tell beside the outcomes of the core. */
@@ -51,6 +59,7 @@ function leaseMethods(check: RequestValidator, { listBytesMax }: RpcLimits, paci
       v1.CreateLeaseResponse,
       (m) => check.createLease(m),
       lease,
+      ({ wallClockMs }) => ({ wallClockMs, roundTripMs: 0, roundTripFrame: 0 }),
     ),
     method(
       "LeaseService/RenewLease",
@@ -58,6 +67,7 @@ function leaseMethods(check: RequestValidator, { listBytesMax }: RpcLimits, paci
       v1.RenewLeaseResponse,
       (m) => check.renewLease(m),
       (o) => (o.kind === "renewed" ? renewedBody(o, pacing.renewAfterMs(o.remainingMs), listBytesMax) : null),
+      ({ wallClockMs, roundTripMs }) => ({ wallClockMs, roundTripMs, roundTripFrame: 0 }),
     ),
     method(
       "LeaseService/RevokeLease",
@@ -177,12 +187,13 @@ function method<M extends { observed: number }, Body extends object>(
   responseType: MessageType<Body & { timestamp: number; clockAheadBy: number }, unknown>,
   toRequest: (message: M, remainingMs: number) => Request | Refusal,
   toBody: (outcome: Outcome) => Body | null,
+  clockOf?: (message: M) => ClockReading,
 ): UnaryMethod {
   return {
     path: `/leasehold.v1.${path}`,
     read(bytes, remainingMs) {
       const message = decode(requestType, bytes);
-      return { request: toRequest(message, remainingMs), observed: message.observed };
+      return { request: toRequest(message, remainingMs), observed: message.observed, clock: clockOf?.(message) };
     },
     write(outcome, timestamp, clockAheadBy) {
       const body = toBody(outcome);

@@ -10,10 +10,12 @@ import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grp
 import { WireError } from "@leasehold/client/wire";
 import type { Outcome, Reply, Request } from "../core/types.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
+import type { ClockReading } from "../skew/client-clocks.js";
 import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
 import { resetAfter, wasAnswered } from "./http2-stream.js";
 import type { RpcLimits } from "./limits.js";
+import { type LeaseClocks, noteClock } from "./unary-clock.js";
 import type { UnaryMethod } from "./unary-methods.js";
 
 export type RawCall = ServerUnaryCall<Buffer, Buffer>;
@@ -22,6 +24,8 @@ export type RawAnswer = sendUnaryData<Buffer>;
 export interface UnaryContext {
   readonly sink: CommandSink;
   readonly limits: RpcLimits;
+  /** What clients tell of their wall clocks goes here, and nowhere else. */
+  readonly clocks?: LeaseClocks;
   /** A handler or an encoder threw: a bug, for the log. */
   onBug(error: unknown): void;
   /** A call was answered: for metrics. `reason` is "OK" or the reason of the error. */
@@ -93,6 +97,7 @@ class UnaryCall implements LiveRoute {
   private request: Request | null = null;
   /** The grant in the response; of several the first. */
   private token: number | null = null;
+  private clock: ClockReading | undefined;
   private readonly startedMs = performance.now();
 
   constructor(
@@ -127,6 +132,7 @@ class UnaryCall implements LiveRoute {
     }
     const { request, observed } = read;
     if (request.kind === "refused") return failureOf(request);
+    this.clock = read.clock;
     this.state = "pending"; // before the sink sees the route: it may answer at once
     this.request = request;
     return this.context.sink.submit({ kind: "call", request, route: this, observed });
@@ -145,6 +151,8 @@ class UnaryCall implements LiveRoute {
       return;
     }
     if (outcome.kind === "grant") this.token = firstGrant(outcome).token;
+    const { clocks } = this.context;
+    if (clocks && this.request) noteClock(clocks, this.request, outcome, this.clock, this.startedMs);
     try {
       this.write(this.encode(outcome, timestamp, reply.clockAheadBy));
     } catch (error) {

@@ -199,6 +199,7 @@ export class RequestValidator {
       badPositive("hello.epoch", m.epoch) ??
       badOptionalText("hello.cluster_id", m.clusterId, rpc.idBytesMax) ??
       badOptionalText("hello.client", m.client, rpc.clientBytesMax) ??
+      badOptionalText("hello.owner", m.owner, this.core.ownerBytesMax) ??
       badNumbers("hello.claims", m.claims, rpc.claimsMax) ??
       badNumbers("hello.outstanding", m.outstanding, this.core.commandsPerSessionMax) ??
       badNumbers("hello.abandoned", m.abandoned, this.core.holdsPerLeaseMax);

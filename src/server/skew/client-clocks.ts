@@ -35,13 +35,13 @@ export interface ClientClocksOptions {
   readonly log?: Pick<Logger, "info" | "warn"> | undefined;
 }
 
-/** Streams are bounded by `limits.streamsMax`, leases in this map here: beyond it those renewed longest ago are forgotten. */
+/** Sessions are bounded by `limits.streamsMax`. Of leases beyond this the one that was renewed longest ago is forgotten. */
 const LEASES_MAX = 10_000;
 /** Of the most skewed. */
 const LISTED_MAX = 10;
 
 interface Entry {
-  who: ClockOwner;
+  readonly who: ClockOwner;
   readonly estimate: ClockEstimate;
   /** As the log has it. */
   skewed: boolean;
@@ -52,26 +52,13 @@ interface LeaseEntry extends Entry {
 }
 
 /** The clock of one session stream. */
-export class SessionClock {
-  constructor(
-    private readonly clocks: ClientClocks,
-    private readonly entry: Entry,
-  ) {}
-
+export interface SessionClock {
   /** A frame has arrived just now. */
-  heard(frame: number, reading: ClockReading): void {
-    this.clocks.heard(this.entry, frame, reading);
-  }
-
+  heard(frame: number, reading: ClockReading): void;
   /** The client is welcome: from now on its clock counts. */
-  attached(): void {
-    this.clocks.attached(this.entry);
-  }
-
+  attached(): void;
   /** The stream is over. Safe to repeat. */
-  gone(): void {
-    this.clocks.gone(this.entry);
-  }
+  gone(): void;
 }
 
 export class ClientClocks {
@@ -89,26 +76,21 @@ export class ClientClocks {
   /** A stream has said Hello. */
   session(owner: string, client: string): SessionClock {
     const who = { owner, client, leaseDisplayId: "" };
-    return new SessionClock(this, { who, estimate: new ClockEstimate(), skewed: false });
-  }
-
-  /** For `SessionClock`. */
-  heard({ estimate, ...entry }: Entry, frame: number, reading: ClockReading): void;
-  heard(entry: Entry, frame: number, reading: ClockReading): void {
-    const nowMs = this.#options.monotonicMs();
-    this.#take(entry.estimate, frame, reading, nowMs);
-    if (this.#sessions.has(entry)) this.#judge(entry, nowMs);
-  }
-
-  /** For `SessionClock`. */
-  attached(entry: Entry): void {
-    this.#sessions.add(entry);
-    this.#judge(entry, this.#options.monotonicMs());
-  }
-
-  /** For `SessionClock`. */
-  gone(entry: Entry): void {
-    this.#sessions.delete(entry);
+    const entry: Entry = { who, estimate: new ClockEstimate(), skewed: false };
+    return {
+      heard: (frame, reading) => {
+        const nowMs = this.#options.monotonicMs();
+        this.#take(entry.estimate, frame, reading, nowMs);
+        if (this.#sessions.has(entry)) this.#judge(entry, nowMs);
+      },
+      attached: () => {
+        this.#sessions.add(entry);
+        this.#judge(entry, this.#options.monotonicMs());
+      },
+      gone: () => {
+        this.#sessions.delete(entry);
+      },
+    };
   }
 
   /** A unary call that arrived at `arrivedAtMs`, and told its client's clock, has created or renewed this lease. */

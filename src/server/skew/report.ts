@@ -42,7 +42,7 @@ export function reportOf(clocks: readonly ClientClock[], warnMs: number, listedM
     skewed++;
     insert(worst, clock, listedMax);
   }
-  const serverAheadMs = -commonOffsetMs(clocks, warnMs);
+  const serverAheadMs = 0 - commonOffsetMs(clocks, warnMs); // not -0
   return { measured: clocks.length, skewed, warnMs, certainMsMax, clients: worst, serverAheadMs };
 }
 
@@ -84,7 +84,7 @@ function commonOffsetMs(clocks: readonly ClientClock[], warnMs: number): number 
  * errors, only the best known is kept. Leases without an owner are each a client of their own.
  */
 export function mergeLeases(leases: readonly ClientClock[]): ClientClock[] {
-  const sorted = leases.toSorted((a, b) => (a.owner < b.owner ? -1 : a.owner > b.owner ? 1 : a.offsetMs - b.offsetMs));
+  const sorted = [...leases].sort(byOwnerAndOffset);
   const merged: ClientClock[] = [];
   for (const lease of sorted) {
     const last = merged.at(-1);
@@ -95,6 +95,11 @@ export function mergeLeases(leases: readonly ClientClock[]): ClientClock[] {
     }
   }
   return merged;
+}
+
+function byOwnerAndOffset(a: ClientClock, b: ClientClock): number {
+  if (a.owner !== b.owner) return a.owner < b.owner ? -1 : 1;
+  return a.offsetMs - b.offsetMs;
 }
 
 /** Two unmeasured clocks differ by what their calls took on their way, which is seldom more than this. */

@@ -1,0 +1,107 @@
+begin isolation level read committed;
+set local client_min_messages = warning;
+select pg_advisory_xact_lock(5497853157214117);
+
+create table if not exists "public"."leasehold_fence" (
+  resource text collate "C" primary key,
+  token bigint not null default 0 check (token between 0 and 9007199254740991)
+);
+
+-- A floor never falls. Only who may delete its row can make it begin anew.
+create or replace function "public"."leasehold_fence_keep"() returns trigger language plpgsql as $$
+begin
+  if new.resource <> old.resource then
+    raise exception 'a floor stays with its resource' using errcode = 'check_violation';
+  end if;
+  if new.token < old.token then
+    raise exception 'stale token %: the floor of % is %', new.token, old.resource, old.token
+      using errcode = 'LH409', detail = old.token || ' ' || old.resource;
+  end if;
+  return new;
+end
+$$;
+
+do $$
+begin
+  if not exists (
+    select from pg_catalog.pg_trigger where tgrelid = '"public"."leasehold_fence"'::regclass and tgname = 'leasehold_fence_keep'
+  ) then
+    create trigger "leasehold_fence_keep" before update on "public"."leasehold_fence"
+      for each row execute function "public"."leasehold_fence_keep"();
+  end if;
+end
+$$;
+
+-- Raises the floor to the token, and returns it. LH409 when it is higher.
+create or replace function "public"."leasehold_fence_raise"(of_resource text, to_token bigint) returns bigint
+language plpgsql as $$
+declare
+  seen bigint;
+begin
+  -- Most often it is there already: then there is nothing to lock.
+  select token into seen from "public"."leasehold_fence" where resource = of_resource;
+  if seen is null or seen < to_token then
+    insert into "public"."leasehold_fence" as fence (resource, token) values (of_resource, to_token)
+      on conflict (resource) do update set token = excluded.token where fence.token < excluded.token
+      returning fence.token into seen;
+    if seen is null then -- somebody else has just raised it at least as far; the row is locked now
+      select token into seen from "public"."leasehold_fence" where resource = of_resource;
+    end if;
+  end if;
+  if seen > to_token then
+    raise exception 'stale token % for %: % has been used', to_token, of_resource, seen
+      using errcode = 'LH409', detail = seen || ' ' || of_resource;
+  end if;
+  return seen;
+end
+$$;
+
+-- The check of a writer, late in its transaction; it holds until the commit. LH409 when the token is stale.
+create or replace function "public"."leasehold_fence_check"(of_resource text, by_token bigint, raises boolean) returns void
+language plpgsql as $$
+declare
+  seen bigint;
+begin
+  -- Without a lock: two that have the share lock and both want to raise would wait for each other.
+  select token into seen from "public"."leasehold_fence" where resource = of_resource;
+  if raises and (seen is null or seen < by_token) then
+    perform "public"."leasehold_fence_raise"(of_resource, by_token);
+    return;
+  end if;
+  if seen is null then -- a shared hold: there must be a row to lock, and it must not count as a raise
+    insert into "public"."leasehold_fence" (resource, token) values (of_resource, 0) on conflict (resource) do nothing;
+  end if;
+  select token into seen from "public"."leasehold_fence" where resource = of_resource for share;
+  if seen > by_token then
+    raise exception 'stale token % for %: % has been used', by_token, of_resource, seen
+      using errcode = 'LH409', detail = seen || ' ' || of_resource;
+  end if;
+  if seen is null or (raises and seen < by_token) then -- it was reset between the two looks
+    raise exception 'the floor of % was reset meanwhile', of_resource using errcode = 'serialization_failure';
+  end if;
+end
+$$;
+
+-- Limits what this transaction may wait for, in milliseconds: for a lock or for its client, and for a statement. A limit
+-- that is set already, and is lower, stays.
+create or replace function "public"."leasehold_fence_limits"(wait_ms int, statement_ms int) returns void
+language plpgsql as $$
+declare
+  set_ms bigint;
+begin
+  set_ms := extract(epoch from current_setting('lock_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > wait_ms then
+    perform set_config('lock_timeout', wait_ms::text, true);
+  end if;
+  set_ms := extract(epoch from current_setting('idle_in_transaction_session_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > wait_ms then
+    perform set_config('idle_in_transaction_session_timeout', wait_ms::text, true);
+  end if;
+  set_ms := extract(epoch from current_setting('statement_timeout')::interval) * 1000;
+  if set_ms = 0 or set_ms > statement_ms then
+    perform set_config('statement_timeout', statement_ms::text, true);
+  end if;
+end
+$$;
+
+commit;
