@@ -256,7 +256,66 @@ describe("status", () => {
     expect(stdout).toContain("serving     no: the journal is down\n");
     expect(stdout).toContain("locks       2,000 (3 held, 4 waiting)\n");
     expect(stdout).toContain("last token  1234567\n");
-    expect(JSON.parse((await leasehold(["status", "--json", "--addr", address])).stdout)).toEqual(message);
+    expect(stdout).not.toContain("clocks");
+    const asJson = JSON.parse((await leasehold(["status", "--json", "--addr", address])).stdout);
+    expect(asJson).toEqual({ ...message, clockSkew: null });
+  });
+
+  const statusWith = async (clockSkew: wire.v1.ClockSkew.$Properties) => {
+    const address = await addr({ [STATUS]: () => encode(v1.StatusResponse, { ...message, clockSkew }) });
+    const { stdout } = await leasehold(["status", "--addr", address]);
+    const asJson = JSON.parse((await leasehold(["status", "--json", "--addr", address])).stdout);
+    return { clocks: stdout.slice(stdout.indexOf("\nclocks") + 1), asJson: asJson.clockSkew };
+  };
+
+  it("names the clients whose clock is off", async () => {
+    const clients = [
+      { owner: "billing/7f9c", client: "sdk 1", offsetMs: 12_300, errorMs: 2, measuredAgoMs: 4_100 },
+      { owner: "a\u001b[31mb", client: "sdk 1", offsetMs: -3_720_000, errorMs: 35, measuredAgoMs: 900 },
+      { leaseDisplayId: "L000000001", offsetMs: 2_000, errorMs: 0, measuredAgoMs: 0 },
+      { owner: "py/1", leaseDisplayId: "L000000002", offsetMs: -90_000, errorMs: 0, measuredAgoMs: 60_000 },
+      { client: "sdk 1", offsetMs: 600, errorMs: 1, measuredAgoMs: 1 },
+      { offsetMs: 600, errorMs: 1, measuredAgoMs: 1 },
+    ];
+    const { clocks, asJson } = await statusWith({ measured: 20, skewed: 9, warnMs: 500, clients });
+    expect(clocks).toBe(
+      [
+        "clocks      9 of 20 clients off by more than 500ms",
+        "            billing/7f9c is 12.3s ahead (±2ms), measured 4.1s ago",
+        "            a\\u{1b}[31mb is 1h2m behind (±35ms), measured 900ms ago",
+        "            the owner of lease L000000001 is at least 2.0s ahead, measured 0ms ago",
+        "            py/1 is about 1m30s behind, measured 1m ago",
+        "            a client with sdk 1 is 600ms ahead (±1ms), measured 1ms ago",
+        "            a client without a name is 600ms ahead (±1ms), measured 1ms ago",
+        "            and 3 more",
+        "",
+      ].join("\n"),
+    );
+    expect(asJson).toMatchObject({ measured: 20, skewed: 9, warnMs: 500, serverAheadMs: 0 });
+    expect(asJson.clients[1]).toEqual({ ...clients[1], leaseDisplayId: "" });
+    expect(asJson.clients).toHaveLength(6);
+  });
+
+  it("says so when it is the server's clock that is probably off", async () => {
+    const skew = { measured: 7, skewed: 6, warnMs: 1_500, clients: [], serverAheadMs: -3_600_000 };
+    const { clocks, asJson } = await statusWith(skew);
+    expect(clocks).toBe(
+      [
+        "clocks      6 of 7 clients off by more than 1.5s",
+        "            most agree that this server is 1h behind: its clock is probably the one that is off",
+        "            and 6 more",
+        "",
+      ].join("\n"),
+    );
+    expect(asJson).toEqual(skew);
+  });
+
+  it("says when all clocks are right, or none is told", async () => {
+    const { clocks } = await statusWith({ measured: 2, warnMs: 500 });
+    expect(clocks).toBe("clocks      2 clients measured, none is off by more than 500ms\n");
+    const none = await statusWith({ warnMs: 500 });
+    expect(none.clocks).toBe("clocks      no client tells its wall clock\n");
+    expect(none.asJson).toEqual({ measured: 0, skewed: 0, warnMs: 500, serverAheadMs: 0, clients: [] });
   });
 });
 

@@ -366,7 +366,7 @@ describe("sessions by Lamport timestamps", () => {
     const waiting: (() => void)[] = [];
     const answer = (i: number) =>
       new Promise<void>((resolve) => (i === 0 && frozen ? waiting.push(resolve) : resolve()));
-    const { session, latest, add, replicate, asked } = sessions(2, { waitMs: 400, answer });
+    const { session, latest, add, replicate, asked } = sessions(2, { waitMs: 2_000, answer });
     await session.write(add("one"));
     replicate(0);
     replicate(1);

@@ -42,3 +42,15 @@ describe("the conformance suite notices", () => {
     expect(failed).not.toContain("nothing is sent for a lock that is lost");
   });
 });
+
+it("a request that was held up until its hold was over is refused by the service", async () => {
+  const subject = await httpSubject("node", { store: memoryStore() });
+  try {
+    const stopped = await subject.holder("a", 33, 50, "late");
+    await subject.write({ name: "a", token: 34 }, "v34");
+    expect(await stopped.goOn()).toBe("STALE_TOKEN");
+    expect(await subject.read("a")).toBe("v34");
+  } finally {
+    await subject.close();
+  }
+});

@@ -66,6 +66,24 @@ describeWithServices("a Redis fence and replicas", ["redis"], () => {
     });
   });
 
+  it("a replica that is still waiting for its first copy counts, too", async () => {
+    const newcomer = await startRedis();
+    try {
+      await server.command("CONFIG SET repl-diskless-sync-delay 600"); // the primary waits for more of them before it copies
+      await newcomer.command(`REPLICAOF 127.0.0.1 ${server.port}`);
+      await expect.poll(() => server.command("INFO replication")).toMatch(/connected_slaves:2[\s\S]*wait_bgsave/);
+      await withClient(server.url, async (client) => {
+        const fence = redisFence(client, { timeoutMs: SHORT_MS });
+        await expect(fence.raise(exclusive("newcomer", 1))).rejects.toThrow("1 of 2 have acknowledged");
+        await redisFence(client, { replicas: 1 }).raise(exclusive("newcomer", 1));
+      });
+    } finally {
+      await newcomer.stop();
+      await server.command("CONFIG SET repl-diskless-sync-delay 0");
+      await expect.poll(() => server.command("INFO replication")).toContain("connected_slaves:1");
+    }
+  });
+
   it("the answer of WAIT on another connection, as a pool has, does not pass for an acknowledgement", async () => {
     await withClient(server.url, async (other) => {
       await other.set("earlier", 1);

@@ -42,8 +42,8 @@ describe("the statements of the row style", () => {
       write: {
         text:
           'update "shop"."orders" set "state" = $1, "note" = $2, "token" = $3 where "id" = $4 and "gone" is null' +
-          ' and "token" <= $5 and (select count(*) from' +
-          ' (select 1 from "shop"."orders" where "id" = $6 and "gone" is null limit 2) as matching) = 1',
+          ' and "token" <= $5 and not exists' +
+          ' (select 1 from "shop"."orders" where "id" = $6 and "gone" is null limit 1 offset 1)',
         values: ["paid", null, "34", 42, "34", 42],
       },
       look: {

@@ -12,6 +12,7 @@ import type {
 } from "../../src/server/core/types.js";
 import { RpcServer, type RpcServerOptions } from "../../src/server/rpc/grpc-server.js";
 import { type RpcLimits, rpcLimitDefaults, watchLimitDefaults } from "../../src/server/rpc/limits.js";
+import type { ServerStatus } from "../../src/server/rpc/status.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../../src/server/sequencer/routes.js";
 import { eventLoop } from "../../src/server/sequencer/served-clock.js";
 import { WatchHub } from "../../src/server/watch/hub.js";
@@ -258,7 +259,7 @@ export function plausible(request: Request): Outcome {
   }
 }
 
-export const serverStatus = {
+export const serverStatus: ServerStatus = {
   version: "1.2.3",
   clusterId: "cluster",
   store: "memory",

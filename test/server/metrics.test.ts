@@ -286,6 +286,7 @@ describe("gauges", () => {
           journal: { writtenBytes: 100, logBytes: 200, checkpointLagRecords: 300 },
           draining: true,
           watchers: 12,
+          clocks: { measured: 13, skewed: 14, certainMsMax: 15_500 },
         };
       }),
     );
@@ -299,6 +300,9 @@ describe("gauges", () => {
       leasehold_lock_oldest_hold_seconds: 4.5,
       leasehold_lock_oldest_wait_seconds: 1.25,
       leasehold_watchers: 12,
+      leasehold_clients_clock_measured: 13,
+      leasehold_clients_clock_skewed: 14,
+      leasehold_client_clock_offset_max_seconds: 15.5,
       leasehold_lock_waiters: 6,
       'leasehold_sessions{state="attached"}': 2,
       'leasehold_sessions{state="detached"}': 5,
@@ -325,6 +329,14 @@ describe("gauges", () => {
       ),
     ).toEqual([]);
     expect(names).toContain("leasehold_journal_up");
+  });
+
+  it("tell no offset of clocks while no client tells its clock", async () => {
+    const series = await scrape(
+      create(() => ({ ...idle, clocks: { measured: 0, skewed: 0, certainMsMax: undefined } })),
+    );
+    expect(series.get("leasehold_clients_clock_skewed")).toBe(0);
+    expect([...series.keys()]).not.toContain("leasehold_client_clock_offset_max_seconds");
   });
 
   it("belong to their own server", async () => {

@@ -261,7 +261,7 @@ class RedisCache implements FencedCache {
       await marked.finishWith({ position: behind, text });
     } catch (error) {
       // The marks have outlasted the commit: nothing from before it can be filled, and they are forgotten by themselves.
-      
+      if (!inTime) throw error;
       this.#settings.onError(error);
     }
     return result;

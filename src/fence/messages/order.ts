@@ -343,7 +343,8 @@ export class Order<T extends Item> {
     let earliest = Number.POSITIVE_INFINITY;
     for (const key of this.#waitingKeys) {
       const { gapped } = key;
-      if (gapped && gapped.reported < gapped.next) earliest = Math.min(earliest, this.#sinceMs(key) + this.#options.gapMs);
+      if (gapped && gapped.reported < gapped.next)
+        earliest = Math.min(earliest, this.#sinceMs(key) + this.#options.gapMs);
     }
     return Number.isFinite(earliest) ? earliest : undefined;
   }

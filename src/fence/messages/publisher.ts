@@ -260,15 +260,15 @@ export class StampedProducer<M> {
   async #send(track: Track<M>, sending: Sending<M>): Promise<void> {
     const { attemptsMax, retryMs } = this.#settings;
     for (let attempt = 1; ; attempt++) {
+      const lost = whyLost(track.hold); // nothing is sent for a lock that is lost
+      if (lost) throw sending.maybeSent ? notConfirmed(sending, lost.error) : lost.error;
       try {
-        void track.hold.token; // nothing is sent for a lock that is lost
         await this.#confirmed(this.#transport.send(sending.stamp, sending.message));
         return;
       } catch (error) {
-        const lost = FenceError.is(error, "LOST");
-        if (FenceError.is(error, "NOT_FOUND") || (lost && !sending.maybeSent)) throw error;
-        if (!lost && !FenceError.is(error, "UNREACHABLE")) sending.maybeSent = true;
-        if (lost || attempt >= attemptsMax) throw notConfirmed(sending, error);
+        if (FenceError.is(error, "NOT_FOUND")) throw error;
+        if (!FenceError.is(error, "UNREACHABLE")) sending.maybeSent = true;
+        if (attempt >= attemptsMax) throw notConfirmed(sending, error);
       }
       await pause(this.#timing, retryMs * 2 ** Math.min(attempt - 1, 16), track.hold.signal);
     }
@@ -288,6 +288,16 @@ export class StampedProducer<M> {
     } finally {
       cancel?.();
     }
+  }
+}
+
+/** What a lock throws that is not held any more. */
+function whyLost(hold: Hold): { readonly error: unknown } | undefined {
+  try {
+    void hold.token;
+    return undefined;
+  } catch (error) {
+    return { error };
   }
 }
 

@@ -62,22 +62,23 @@ language plpgsql as $$
 declare
   seen bigint;
 begin
-  -- Without a lock: two that have the share lock and both want to raise would wait for each other.
-  select token into seen from "public"."leasehold_fence" where resource = of_resource;
-  if raises and (seen is null or seen < by_token) then
+  -- A floor that must be raised is not locked here: two that have the share lock and both want more would wait for each
+  -- other.
+  select token into seen from "public"."leasehold_fence" where resource = of_resource and (token >= by_token or not raises) for share;
+  if seen is null and raises then
     perform "public"."leasehold_fence_raise"(of_resource, by_token);
     return;
   end if;
   if seen is null then -- a shared hold: there must be a row to lock, and it must not count as a raise
     insert into "public"."leasehold_fence" (resource, token) values (of_resource, 0) on conflict (resource) do nothing;
+    select token into seen from "public"."leasehold_fence" where resource = of_resource for share;
+    if seen is null then
+      raise exception 'the floor of % was reset meanwhile', of_resource using errcode = 'serialization_failure';
+    end if;
   end if;
-  select token into seen from "public"."leasehold_fence" where resource = of_resource for share;
   if seen > by_token then
     raise exception 'stale token % for %: % has been used', by_token, of_resource, seen
       using errcode = 'LH409', detail = seen || ' ' || of_resource;
-  end if;
-  if seen is null or (raises and seen < by_token) then -- it was reset between the two looks
-    raise exception 'the floor of % was reset meanwhile', of_resource using errcode = 'serialization_failure';
   end if;
 end
 $$;
@@ -87,19 +88,19 @@ $$;
 create or replace function "public"."leasehold_fence_limits"(wait_ms int, statement_ms int) returns void
 language plpgsql as $$
 declare
-  set_ms bigint;
+  of_wait text := current_setting('lock_timeout');
+  of_pause text := current_setting('idle_in_transaction_session_timeout');
+  of_statement text := current_setting('statement_timeout');
+  ignored text;
 begin
-  set_ms := extract(epoch from current_setting('lock_timeout')::interval) * 1000;
-  if set_ms = 0 or set_ms > wait_ms then
-    perform set_config('lock_timeout', wait_ms::text, true);
+  if of_wait = '0' or extract(epoch from of_wait::interval) * 1000 > wait_ms then
+    ignored := set_config('lock_timeout', wait_ms::text, true);
   end if;
-  set_ms := extract(epoch from current_setting('idle_in_transaction_session_timeout')::interval) * 1000;
-  if set_ms = 0 or set_ms > wait_ms then
-    perform set_config('idle_in_transaction_session_timeout', wait_ms::text, true);
+  if of_pause = '0' or extract(epoch from of_pause::interval) * 1000 > wait_ms then
+    ignored := set_config('idle_in_transaction_session_timeout', wait_ms::text, true);
   end if;
-  set_ms := extract(epoch from current_setting('statement_timeout')::interval) * 1000;
-  if set_ms = 0 or set_ms > statement_ms then
-    perform set_config('statement_timeout', statement_ms::text, true);
+  if of_statement = '0' or extract(epoch from of_statement::interval) * 1000 > statement_ms then
+    ignored := set_config('statement_timeout', statement_ms::text, true);
   end if;
 end
 $$;

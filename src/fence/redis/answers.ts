@@ -66,7 +66,9 @@ export class Answers {
   }
 
   #arm(inMs: number): NodeJS.Timeout {
-    return setTimeout(() => this.#runOut(), inMs).unref(); // the connection keeps the process alive, if anything shall
+    // After a stall of this process answers may lie in the socket: they are read before setImmediate runs.
+    const timer = setTimeout(() => setImmediate(() => this.#runOut()), inMs);
+    return timer.unref(); // the connection keeps the process alive, if anything shall
   }
 
   #runOut(): void {

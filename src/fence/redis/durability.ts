@@ -32,7 +32,7 @@ export interface Replication {
   /** Which history of writes the offsets belong to. A server that takes over begins a new one. */
   readonly history: string;
   readonly offset: number;
-  /** How far each replica that is in sync has said that it is. */
+  /** How far each replica has said that it is; 0: it has said nothing, as while it is sent its first copy. */
   readonly replicas: readonly number[];
 }
 
@@ -52,7 +52,7 @@ export function parseReplication(info: string): Replication {
   for (const [name, value] of fields) {
     if (!/^slave\d+$/.test(name)) continue;
     const replica = new Map(value.split(",").map((part) => part.split("=", 2) as [string, string]));
-    if (replica.get("state") === "online") replicas.push(Number(replica.get("offset")));
+    replicas.push(Number(replica.get("offset") ?? 0));
   }
   const role = fields.get("role");
   const history = fields.get("master_replid");
@@ -79,7 +79,10 @@ export function checkEviction(info: string): void {
 }
 
 export interface ReplicaWait {
-  /** How many replicas; undefined: those that are in sync. */
+  /**
+   * How many replicas; undefined: all that are connected. Also those that are being sent their first copy: it may be from
+   * before the raise, and the primary notices late that it has arrived. Such a replica can take over at once.
+   */
   readonly wanted: number | undefined;
   readonly timeoutMs: number;
   replication(): Promise<Replication>;
@@ -101,8 +104,10 @@ export async function replicated(mark: Replication, wait: ReplicaWait): Promise<
       token,
     });
   for (let now = mark, pauseMs = 1; ; pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX)) {
-    if (!now.primary || now.history !== mark.history) throw unreachable("another server has become the primary");
-    const have = now.replicas.filter((offset) => offset >= mark.offset).length;
+    if (!now.primary || now.history !== mark.history) {
+      throw unreachable("another server has become the primary, or its history has begun anew");
+    }
+    const have = now.replicas.filter((offset) => offset > 0 && offset >= mark.offset).length;
     if (have >= wanted) return;
     const leftMs = deadlineMs - performance.now();
     if (leftMs <= 0) throw unreachable(`${have} of ${wanted} have acknowledged it within ${timeoutMs} ms`);

@@ -62,7 +62,7 @@ export interface RedisFenceOptions {
   readonly cluster?: boolean | undefined;
   /**
    * How many replicas must have acknowledged a floor before `raise` resolves; 0: none. Default: `"connected"`, all that are
-   * in sync at that moment, which may be none.
+   * connected at that moment, which may be none. (One that is still being sent its first copy can acknowledge nothing.)
    */
   readonly replicas?: number | "connected" | undefined;
   /**

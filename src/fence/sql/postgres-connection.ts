@@ -83,7 +83,6 @@ export class Connection<Client extends PostgresClient> {
     try {
       return await inTime(answer, limitMs, "no answer");
     } catch (error) {
-      answer.catch(() => undefined);
       if (FenceError.is(error)) this.#broken = { error };
       else if (endsConnection(error) && sqlStateOf(error) !== undefined) this.#broken = { error };
       throw this.#broken?.error ?? error;
@@ -123,18 +122,19 @@ export class Connection<Client extends PostgresClient> {
   }
 }
 
-/** Rejects UNREACHABLE when it takes longer. */
-async function inTime<T>(answer: Promise<T>, limitMs: number, what: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    const refuse = () => reject(new FenceError("UNREACHABLE", `${what} from PostgreSQL within ${limitMs} ms`));
-    timer = setTimeout(() => {
-      timer = setTimeout(refuse, STALLED_MS);
+/** Resolves and rejects as the answer does; rejects UNREACHABLE when it takes longer. */
+function inTime<T>(answer: Promise<T>, limitMs: number, what: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new FenceError("UNREACHABLE", `${what} from PostgreSQL within ${limitMs} ms`));
+    let timer = setTimeout(() => {
+      timer = setTimeout(late, STALLED_MS);
     }, limitMs);
+    const settled = <V>(settle: (value: V) => void) => {
+      return (value: V) => {
+        clearTimeout(timer);
+        settle(value);
+      };
+    };
+    answer.then(settled(resolve), settled(reject));
   });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

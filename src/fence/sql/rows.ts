@@ -33,7 +33,7 @@ export interface Dialect {
   /** A 64-bit column as text: drivers read such numbers in different ways, and some of them inexactly. */
   asText(column: string): string;
   /**
-   * Whether an update may count in its own table, in a subselect, without locking what it reads. If it may not, the
+   * Whether an update may look at its own table, in a subselect, without locking what it reads. If it may not, the
    * adapter itself must see to it that `where` names at most one row.
    */
   readonly countsInUpdate: boolean;
@@ -181,8 +181,7 @@ export function guardedUpdate(
   let text = `update ${name} set ${changes.join(", ")} where ${write.equal(key)}`;
   text += ` and ${column} ${guard.operator} ${write.value(dialect.whole(guard.value))}`;
   if (dialect.countsInUpdate) {
-    const matching = `select 1 from ${name} where ${write.equal(key)} limit 2`;
-    text += ` and (select count(*) from (${matching}) as matching) = 1`;
+    text += ` and not exists (select 1 from ${name} where ${write.equal(key)} limit 1 offset 1)`; // no second one
   }
   const look = new Building(dialect);
   const found = `select ${dialect.asText(column)} as seen from ${name} where ${look.equal(key)} limit 2`;

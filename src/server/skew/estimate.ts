@@ -88,6 +88,7 @@ export class ClockEstimate {
 
   /** The client tells at `nowMs` how long its frame `frame` took. To be called before a `reading` of the same moment. */
   roundTrip(frame: number, roundTripMs: number, nowMs: number): void {
+    if (!this.#tellsRoundTrips) this.#highMs = Number.POSITIVE_INFINITY; // what was assumed is not needed any more
     this.#tellsRoundTrips = true;
     if (frame !== this.#readFrame || !this.known || roundTripMs > ROUND_TRIP_MS_MAX) return;
     const driftMs = (nowMs - this.#readAtMs) * DRIFT;
