@@ -40,10 +40,16 @@ export class ServerProcess {
   private constructor(
     readonly store: string,
     private readonly flags: readonly string[],
+    private readonly env: NodeJS.ProcessEnv,
   ) {}
 
-  static async start(store: string, ...flags: string[]): Promise<ServerProcess> {
-    const server = new ServerProcess(store, flags);
+  static start(store: string, ...flags: string[]): Promise<ServerProcess> {
+    return ServerProcess.startIn(process.env, store, ...flags);
+  }
+
+  /** In an environment of its own. */
+  static async startIn(env: NodeJS.ProcessEnv, store: string, ...flags: string[]): Promise<ServerProcess> {
+    const server = new ServerProcess(store, flags, env);
     onTestFinished(() => server.kill());
     await server.restart();
     return server;
@@ -59,6 +65,7 @@ export class ServerProcess {
     const listen = ["--listen", this.address || "127.0.0.1:0", "--ops-listen", this.opsAddress || "127.0.0.1:0"];
     this.#child = spawn(process.execPath, [cli, "serve", ...listen, "--store", this.store, ...this.flags], {
       stdio: ["ignore", "pipe", "pipe"],
+      env: this.env,
     });
     this.#exit = once(this.#child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
     this.#child.stderr?.on("data", (chunk) => {

@@ -65,7 +65,7 @@ describeWithServices("the etcd gateway and its faults", ["etcd"], () => {
   });
 
   it("a member that is stopped is given up in time", async () => {
-    const fence = etcdFence(etcdGateway(server.url, { timeoutMs: 300 }));
+    const fence = etcdFence(etcdGateway(server.url, { timeoutMs: 1_000 }));
     const lock = exclusive("stopped", 3);
     await fence.raise(lock);
     server.pause();

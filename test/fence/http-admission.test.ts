@@ -253,8 +253,14 @@ describe("validation", () => {
 
   it("asks once for each holder, with the name of the lock, and raises only for what is held", async () => {
     const { asked, validate } = validating(new Set(["a 34", "s 35"]));
-    const service = await start("node", { validate });
-    await Promise.all([1, 2, 3, 4].map(() => send(service, "/registers/a", { token: 34 })));
+    const service: Service = await start("node", {
+      async validate(name, token) {
+        if (asked.length === 0) await until(() => service.requests === 4); // all four of below have come
+        return validate(name, token);
+      },
+    });
+    const four = await Promise.all([1, 2, 3, 4].map(() => send(service, "/registers/a", { token: 34 })));
+    expect(four.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
     await send(service, "/registers/a", { token: 34 });
     expect(asked).toEqual(["a 34"]);
     const forged = problem(await send(service, "/registers/a", { token: 2 ** 53 - 1 }));

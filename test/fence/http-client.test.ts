@@ -94,7 +94,7 @@ describe("fencedFetch", () => {
       [problem, '{"type":"urn:problem-type:leasehold:stale-token","code":"SOON","resource":"a","token":1}'],
       [problem, "null"],
       [problem, "{ not json"],
-      [problem, `{"type":"urn:problem-type:leasehold:stale-token","detail":"${"x".repeat(40_000)}"}`],
+      [problem, `${JSON.stringify({ type: "urn:problem-type:leasehold:lost", code: "LOST" })}${" ".repeat(40_000)}`],
       [
         { "Content-Type": "application/json" },
         '{"type":"urn:problem-type:leasehold:stale-token","code":"STALE_TOKEN"}',
@@ -268,7 +268,7 @@ describe("httpFenceClient", () => {
     ["200 and another resource", 200, '{"resource":"b","floor":34}', "INVALID"],
     ["200 and a lower floor", 200, '{"resource":"a","floor":33}', "INVALID"],
     ["200 and no number", 200, '{"resource":"a","floor":null}', "INVALID"],
-    ["200 and no end", 200, "x".repeat(100_000), "INVALID"],
+    ["200 and no end", 200, `{"resource":"a","floor":34}${" ".repeat(100_000)}`, "INVALID"],
     ["a redirect", 302, "", "UNREACHABLE"],
     ["404", 404, "no such page", "INVALID"],
     ["401", 401, "", "DENIED"],

@@ -262,8 +262,10 @@ describe("turns", () => {
     hangUp.abort();
     await expect(impatient).rejects.toThrow();
     await closed;
+    const arrived = once(service.server, "request");
     const next = write(service, 34, "34"); // there is room for one
-    await once(service.server, "request");
+    await arrived;
+    await floorIs(service, "a", 34); // a round trip later
     gate.letGo("slow 33");
     await old;
     expect((await next).status).toBe(200);

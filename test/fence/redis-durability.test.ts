@@ -10,7 +10,7 @@ import { drivers } from "./redis-clients.js";
 const refused = (code: string) => expect.objectContaining({ code });
 const ROUNDS = Number(process.env.LEASEHOLD_KILL_ROUNDS ?? 5);
 /** For a raise that is expected to fail. */
-const SHORT_MS = 300;
+const SHORT_MS = 600;
 
 async function withClient<T>(url: string, use: (client: Redis) => Promise<T>): Promise<T> {
   const client = new Redis(url);

@@ -165,7 +165,7 @@ describeWithServices("the writes of a Redis fence", ["redis"], () => {
     const lock = exclusive("errors", 3);
     await fence.set(lock, "errors", "text");
     await expect(fence.hset(lock, "errors", { a: 1 })).rejects.toMatchObject({ name: "ReplyError" });
-    const impatient = redisFence(client, { timeoutMs: 200 });
+    const impatient = redisFence(client, { timeoutMs: 500 });
     await impatient.raise(lock);
     server.pause();
     try {

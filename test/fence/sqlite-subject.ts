@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Fenced, FenceError, holdOf } from "@leasehold/fence";
-import { type SqliteFence, sqliteFence } from "@leasehold/fence/sqlite";
+import { type Fenced, FenceError, holdOf, holdsOf } from "@leasehold/fence";
+import { sqliteFence } from "@leasehold/fence/sqlite";
 import Database from "better-sqlite3";
 import type { Subject } from "./conformance.js";
 import { startHolder } from "./holder.js";
@@ -32,11 +32,11 @@ export class TestFile {
 }
 
 /** Rewrites what a fence sends: how a test breaks it. */
-export type Sabotage = (sql: string) => string;
+type Sabotage = (sql: string) => string;
 const honest: Sabotage = (sql) => sql;
 
 /** A connection whose statements are rewritten. */
-export function sabotaged(db: Database.Database, sabotage: Sabotage): Database.Database {
+function sabotaged(db: Database.Database, sabotage: Sabotage): Database.Database {
   const prepare = db.prepare.bind(db);
   return Object.assign(db, { prepare: ((sql: string) => prepare(sabotage(sql))) as typeof db.prepare });
 }
@@ -81,10 +81,59 @@ export async function txSubject(sabotage: Sabotage = honest): Promise<Subject> {
   };
 }
 
-/** The raise of the row style: the row is there, with its floor, before its holder reads it. */
-class RowFence {
-  constructor(
-    readonly fence: SqliteFence<Database.Database>,
-    readonly db: Database.Database,
-  ) {}
+/** Rows that carry their token. */
+export async function rowSubject(sabotage: Sabotage = honest): Promise<Subject> {
+  const { file, db, fence, look, sent } = openFile(sabotage);
+  db.exec("create table registers (name text primary key, value text, token integer not null default 0)");
+  const register = look.prepare("select value from registers where name = ?").pluck();
+  const floor = db.prepare("select token from registers where name = ?").pluck();
+  const forget = db.prepare("update registers set token = 0 where name = ?");
+  const table = "registers";
+  /** Makes the row if it is not there, with the token of its maker. */
+  const orMade = (by: Fenced, act: () => void) => {
+    try {
+      act();
+    } catch (error) {
+      if (!FenceError.is(error, "NOT_FOUND")) throw error;
+      fence.insertRow(by, { table, values: { name: holdOf(by).resource } });
+      act();
+    }
+  };
+  /** Refuses what is no resource. */
+  const checked = (resource: string) => holdOf({ name: resource, token: 0 }).resource;
+  return {
+    fence: {
+      async raise(lock) {
+        for (const hold of holdsOf(lock)) {
+          orMade(hold, () => fence.raiseRow(hold, { table, where: { name: hold.resource } }));
+        }
+      },
+      async inspect(resource) {
+        return { resource, floor: (floor.get(checked(resource)) as number | undefined) ?? 0 };
+      },
+      async reset(resource) {
+        forget.run(checked(resource));
+      },
+    },
+    async write(by, value) {
+      orMade(by, () => fence.updateRow(by, { table, set: { value }, where: { name: holdOf(by).resource } }));
+    },
+    async read(resource) {
+      await new Promise(setImmediate);
+      return (register.get(resource) as string | null | undefined) ?? undefined;
+    },
+    async recreate(by) {
+      const { resource } = holdOf(by);
+      db.prepare("delete from registers where name = ?").run(resource);
+      fence.insertRow(by, { table, values: { name: resource, value: "anew" } });
+    },
+    sent,
+    holder(name, token, remainingMs, value) {
+      const config = { file: file.path, timeoutMs: 500, style: "row" };
+      return startHolder(holders, config, name, token, remainingMs, value);
+    },
+    async close() {
+      file.remove();
+    },
+  };
 }

@@ -34,9 +34,7 @@ class RemoteFence implements Fence {
   }
 
   async raise(lock: Fenced): Promise<void> {
-    const holds = holdsOf(lock);
-    for (const hold of holds) hold.token; // throws before anything is sent
-    for (const hold of holds) await this.#raise(hold);
+    for (const hold of holdsOf(lock)) await this.#raise(hold);
   }
 
   async #raise(hold: Hold): Promise<void> {

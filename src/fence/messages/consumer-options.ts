@@ -69,7 +69,7 @@ export interface ConsumerOptions<Tx> {
   readonly concurrency?: number | undefined;
   /** How often a message is tried before its handler counts as failed. Default: 3. */
   readonly attemptsMax?: number | undefined;
-  /** The pause after the first failed attempt; it doubles with each one. Default: 100. */
+  /** The pause after the first failed attempt; it doubles with each one, up to 30,000. Default: 100. */
   readonly retryMs?: number | undefined;
   /**
    * What to do about a message whose handler failed in every attempt: `stop` ends the consumer and leaves the message with

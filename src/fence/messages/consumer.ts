@@ -16,7 +16,7 @@ import type { Report, Settings } from "./consumer-options.js";
 import type { Mark } from "./high-water.js";
 import { Order } from "./order.js";
 import { type Position, type ReceivedHeaders, readStamp, type Stamp } from "./stamp.js";
-import { pause, systemTiming, type Timing } from "./timing.js";
+import { pause, pauseMs, systemTiming, type Timing } from "./timing.js";
 import { type Handler, record, work } from "./work.js";
 
 /**
@@ -163,7 +163,7 @@ export class OrderedConsumer<M, Tx> {
         return await highWater.load(key);
       } catch (error) {
         if (attempt >= attemptsMax || this.#ending.signal.aborted) throw error;
-        await pause(this.#timing, retryMs * 2 ** Math.min(attempt - 1, 16), this.#ending.signal);
+        await pause(this.#timing, pauseMs(retryMs, attempt), this.#ending.signal);
       }
     }
   }

@@ -21,7 +21,7 @@ import { FenceError } from "../errors.js";
 import { type Fenced, type Hold, holdOf, holdsOf } from "../hold.js";
 import { checkKeys, checkWhole } from "../token.js";
 import type { Stamp } from "./stamp.js";
-import { pause, systemTiming, type Timing } from "./timing.js";
+import { pause, pauseMs, systemTiming, type Timing } from "./timing.js";
 
 /** How messages are sent to one destination. */
 export interface Transport<M> {
@@ -41,7 +41,7 @@ export interface ProducerOptions {
   readonly confirmMs?: number | undefined;
   /** How often a message is sent before it counts as failed. Default: 3. */
   readonly attemptsMax?: number | undefined;
-  /** The pause after the first failed attempt; it doubles with each one. Default: 100. */
+  /** The pause after the first failed attempt; it doubles with each one, up to 30,000. Default: 100. */
   readonly retryMs?: number | undefined;
   /** Ticks for each message, which takes the timestamp along: `client.clock`. */
   readonly clock?: { tick(): number } | undefined;
@@ -270,7 +270,7 @@ export class StampedProducer<M> {
         if (!FenceError.is(error, "UNREACHABLE")) sending.maybeSent = true;
         if (attempt >= attemptsMax) throw notConfirmed(sending, error);
       }
-      await pause(this.#timing, retryMs * 2 ** Math.min(attempt - 1, 16), track.hold.signal);
+      await pause(this.#timing, pauseMs(retryMs, attempt), track.hold.signal);
     }
   }
 

@@ -27,3 +27,9 @@ export function pause(timing: Timing, delayMs: number, signal?: AbortSignal): Pr
     signal?.addEventListener("abort", end, { once: true });
   });
 }
+
+const PAUSE_MS_MAX = 30_000;
+
+/** The pause after so many failed attempts: it doubles, up to half a minute. */
+export const pauseMs = (retryMs: number, attempts: number): number =>
+  Math.min(retryMs * 2 ** Math.min(attempts - 1, 30), Math.max(retryMs, PAUSE_MS_MAX));

@@ -3,7 +3,7 @@ import { FenceError, stale } from "../errors.js";
 import type { MessageContext, Settings } from "./consumer-options.js";
 import type { HighWater, Mark } from "./high-water.js";
 import type { Stamp } from "./stamp.js";
-import { pause, type Timing } from "./timing.js";
+import { pause, pauseMs, type Timing } from "./timing.js";
 
 /** Handles a message. It counts as handled when what this returns has resolved. */
 export type Handler<M, Tx> = (message: M, context: MessageContext<Tx>) => Promise<unknown> | unknown;
@@ -59,7 +59,7 @@ export async function work<M, Tx>(stamp: Stamp, message: M, bench: Bench<M, Tx>)
     } catch (error) {
       if (saving.inTheWay) return { is: "refused", mark: saving.inTheWay, applied: false };
       if (attempt >= settings.attemptsMax) return { is: "failed", error, handled };
-      await pause(timing, settings.retryMs * 2 ** Math.min(attempt - 1, 16), signal);
+      await pause(timing, pauseMs(settings.retryMs, attempt), signal);
       if (signal.aborted) return { is: "ended" };
     }
   }

@@ -5,8 +5,9 @@
 import { once } from "node:events";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
-/** `config`: `file`, and `timeoutMs`, the busy timeout. */
-export async function open({ file, timeoutMs }) {
+/** `config`: `file`, and `timeoutMs`, the busy timeout. `style: "row"`: one update, before which it stands still. */
+export async function open({ file, timeoutMs, style }) {
+  if (style === "row") return rowWriter(file, timeoutMs);
   return async (claim, value, inside) => {
     const gate = new Int32Array(new SharedArrayBuffer(4));
     const worker = new Worker(new URL(import.meta.url), { workerData: { file, timeoutMs, claim, value, gate } });
@@ -18,6 +19,19 @@ export async function open({ file, timeoutMs }) {
     Atomics.notify(gate, 0);
     const [{ code }] = await ended;
     if (code !== undefined) throw Object.assign(new Error("refused"), { code });
+  };
+}
+
+/** Everything is checked, and nothing is sent. */
+async function rowWriter(file, timeoutMs) {
+  const { default: Database } = await import("better-sqlite3");
+  const { sqliteFence } = await import("@leasehold/fence/sqlite");
+  const fence = sqliteFence(new Database(file, { timeout: timeoutMs }));
+  return async (claim, value, inside) => {
+    // Without the time: what is to be shown is that the database refuses it.
+    const { remainingMs: _, ...timeless } = claim;
+    await inside();
+    fence.updateRow(timeless, { table: "registers", set: { value }, where: { name: claim.name } });
   };
 }
 
