@@ -408,7 +408,7 @@ describe("turns", () => {
   it("are given back by handlers that fail, and by callers that go while they wait", async () => {
     const gate = new Gate();
     const store = memoryStore();
-    const { service, client } = await start({ serialize: true, waitingMax: 1, store }, async (message, call) => {
+    const { client } = await start({ serialize: true, waitingMax: 1, store }, async (message, call) => {
       if (message.value === "fails") throw new Error("a bug");
       return gate.before(message, call);
     });

@@ -2,13 +2,19 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Fenced, Hold } from "@leasehold/fence";
-import { type Publisher, postgresHighWater, type Report, type StampedProducer } from "@leasehold/fence/rabbitmq";
+import {
+  type Publisher,
+  postgresHighWater,
+  type Report,
+  readStamp,
+  type StampedProducer,
+} from "@leasehold/fence/rabbitmq";
 import type pg from "pg";
-import { expect } from "vitest";
 import { stale } from "../../src/fence/errors.js";
 import { holdOf, holdsOf } from "../../src/fence/hold.js";
 import type { MessageContext } from "../../src/fence/messages/consumer-options.js";
 import type { MarkQueries } from "../../src/fence/messages/postgres-high-water.js";
+import { until } from "../services/processes.mjs";
 
 /** How long a message may take through broker, consumer and database on a busy machine. */
 const VERDICT_MS = 30_000;
@@ -48,7 +54,7 @@ export class Verdicts {
 
   /** Resolves when a report of this kind has come, `count` in all. */
   async has(is: Report["is"], count = 1): Promise<void> {
-    await expect.poll(() => this.of(is).length, { timeout: VERDICT_MS, interval: 5 }).toBeGreaterThanOrEqual(count);
+    await until(() => this.of(is).length >= count, { what: `${count} reports of ${is}`, limitMs: VERDICT_MS });
   }
 }
 
@@ -165,4 +171,43 @@ export class Registers {
     await this.pool.query("delete from register where consumer = $1 and name = $2", [this.consumer, name]);
     await this.pool.query("insert into register (consumer, name, value) values ($1, $2, 'new')", [this.consumer, name]);
   }
+}
+
+/**
+ * A consumer without its check, made by a driver that lies: a stale message gets the floor's token, and the mode that makes
+ * it a message without an order. What the consumer says of it is translated back.
+ */
+export class StaleOnesLetThrough {
+  readonly #floors = new Map<string, number>();
+  /** The original positions of tampered messages, by the sequences that they were given. */
+  readonly #originals = new Map<number, { token: number; sequence: number }>();
+  #next = 1_000_000;
+
+  constructor(readonly verdicts: Verdicts) {}
+
+  /** The headers that the consumer gets. */
+  headers<H extends Readonly<Record<string, unknown>>>(headers: H): H {
+    const { key, token, sequence } = readStamp(headers);
+    const floor = this.#floors.get(key) ?? 0;
+    if (token >= floor) {
+      // Those who share do not raise the floor.
+      if (headers["leasehold-mode"] === undefined) this.#floors.set(key, token);
+      return headers;
+    }
+    // A stale marker: it says nothing that the consumer does not know.
+    if (sequence === 0) queueMicrotask(() => this.verdicts.report({ is: "raised", key, token, sequence }));
+    const given = sequence === 0 ? 0 : this.#next++;
+    this.#originals.set(given, { token, sequence });
+    return {
+      ...headers,
+      "leasehold-token": String(floor),
+      "leasehold-sequence": String(given),
+      "leasehold-mode": "shared",
+    };
+  }
+
+  readonly report = (report: Report): void => {
+    const original = "sequence" in report && report.sequence > 0 ? this.#originals.get(report.sequence) : undefined;
+    this.verdicts.report(original ? { ...report, ...original } : report);
+  };
 }

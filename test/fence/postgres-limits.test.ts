@@ -41,25 +41,34 @@ class Between {
   readonly #sockets = new Set<Socket>();
   /** For what comes from the client: whether it goes on to the server. */
   fromClient: (text: string, cut: () => void) => boolean = () => true;
-  /** For what comes from the server. */
-  fromServer: (text: string, cut: () => void) => boolean = () => true;
+  /** For what comes from the server. It can be delivered later; until then the client does not hear of its end either. */
+  fromServer: (text: string, cut: () => void, deliver: () => void) => boolean = () => true;
   readonly #server = createServer((client) => {
     const server = createConnection(this.to, "127.0.0.1");
     const cut = () => {
       client.destroy();
       server.destroy();
     };
+    let undelivered = 0;
     for (const socket of [client, server]) {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
-      socket.on("error", cut);
+      socket.on("error", () => socket.destroy());
       socket.on("close", () => {
         this.#sockets.delete(socket);
-        cut();
+        if (undelivered === 0) cut();
       });
     }
     client.on("data", (data) => void (this.fromClient(data.toString("latin1"), cut) && server.write(data)));
-    server.on("data", (data) => void (this.fromServer(data.toString("latin1"), cut) && client.write(data)));
+    server.on("data", (data) => {
+      undelivered++;
+      const deliver = () => {
+        undelivered--;
+        client.write(data);
+        if (server.destroyed) client.end();
+      };
+      if (this.fromServer(data.toString("latin1"), cut, deliver)) deliver();
+    });
   });
 
   constructor(private readonly to: number) {}
@@ -225,15 +234,16 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
       await fence.raise(lock);
     });
 
-    it("hold for a process that is stopped while a statement of it runs", async () => {
-      const holdMs = 3_000;
+    it.each([
+      ["a statement of it runs", "sleeping"],
+      ["the server sends it a large result", "reading"],
+    ])("hold for a process that is stopped while %s", async (_, style) => {
+      const holdMs = 5_000;
       const module = new URL("./holders/postgres.mjs", import.meta.url).href;
-      const config = { url: postgres.url, schema: "public", style: "sleeping" };
       const beganMs = performance.now();
-      const holder = await startHolder(module, config, name, 5, holdMs, "late");
+      const holder = await startHolder(module, { url: postgres.url, schema: "public", style }, name, 5, holdMs, "late");
       holder.stop();
-      const blocked = pool.query(write, [name, "successor"]);
-      await blocked;
+      await pool.query(write, [name, "successor"]); // the row is locked until the session has been ended
       expect(performance.now() - beganMs).toBeLessThan(holdMs + 5_000);
       expect(await value()).toBe("successor");
       expect(await holder.goOn()).not.toBe("written");
@@ -345,13 +355,41 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
       const error = await thrownBy(
         broken.tx(exclusive(name, 5), async (tx) => {
           await tx.query(write, [name, "late"]);
-          const ended = once(tx.client as unknown as pg.PoolClient, "end");
+          const ended = new Promise((resolve) => (tx.client as unknown as pg.PoolClient).once("end", resolve));
           cutNow();
           await ended;
         }),
       );
       expect(error).toBeInstanceOf(Error);
       expect(error.code, "nothing of the commit was sent").not.toBe("OUTCOME_UNKNOWN");
+      expect(await value()).toBe("before");
+      await works();
+    });
+
+    it("knows that nothing was committed when the session had been ended before the commit came", async () => {
+      const lock = new MovingLock(name, 5);
+      lock.remainingMs = 400;
+      let deliverLate: (() => void) | undefined;
+      proxy.fromServer = (text, _, deliver) => {
+        if (!text.includes("25P03")) return true;
+        deliverLate = deliver; // on its way while the commit is sent
+        return false;
+      };
+      for (const code of ["25P03", "LOST"]) {
+        lock.remainingMs = 400;
+        deliverLate = undefined;
+        proxy.fromClient = (text) => {
+          if (!isCommit(text)) return true;
+          if (code === "LOST") lock.remainingMs = 0; // over by the time of the answer
+          deliverLate?.();
+          return true;
+        };
+        const ended = broken.tx(lock, async (tx) => {
+          await tx.query(write, [name, "late"]);
+          await until(() => deliverLate !== undefined, { what: "the end of the session" });
+        });
+        expect(await thrownBy(ended)).toMatchObject({ code });
+      }
       expect(await value()).toBe("before");
       await works();
     });

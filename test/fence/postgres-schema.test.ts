@@ -7,6 +7,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { migrationOf } from "../../src/fence/sql/postgres-schema.js";
 import { startPostgres } from "../services/postgres.mjs";
+import { until } from "../services/processes.mjs";
 import { describeWithServices } from "../services/vitest.js";
 import { exclusive, shared } from "./locks.js";
 
@@ -172,7 +173,16 @@ describeWithServices("the table of floors in PostgreSQL", ["postgres"], () => {
       const pool = as("app", odd);
       const fence = postgresFence(pool);
       const resource = "odd's \\ name\\";
-      await Promise.all([1, 2, 3, 4].map((n) => fence.raise(exclusive(resource, n)).catch(() => undefined)));
+      await fence.raise(exclusive(resource, 1));
+      const other = await admin.connect();
+      await other.query("begin");
+      await other.query("select leasehold_fence_raise($1, 2)", [resource]);
+      const raised = fence.raise(exclusive(resource, 4)); // under serializable it would fail by the commit of the other
+      const waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and usename = 'app'";
+      await until(async () => (await admin.query(waiting)).rowCount === 1, { what: "the wait of the raise" });
+      await other.query("commit");
+      other.release();
+      await raised;
       await fence.tx(exclusive(resource, 5), (tx) => tx.query("select 1"));
       expect(await fence.inspect(resource)).toEqual({ resource, floor: 5 });
       await pool.end();

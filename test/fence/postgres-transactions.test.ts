@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { startPostgres } from "../services/postgres.mjs";
 import { until } from "../services/processes.mjs";
 import { describeWithServices } from "../services/vitest.js";
-import { exclusive, shared } from "./locks.js";
+import { exclusive } from "./locks.js";
 import { CountingPool } from "./postgres-subject.js";
 
 const refused = (code: string) => expect.objectContaining({ code });
@@ -219,15 +219,17 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
   });
 
   it("block a raise between their check and their commit, also under a shared hold that is the first to come", async () => {
-    for (const [lock, mode] of [
-      [exclusive(`${name}/x`, 5), true],
-      [shared(`${name}/s`, 5), false],
+    for (const [resource, raises, raised] of [
+      [`${name}/exclusive`, true, true],
+      [`${name}/unraised`, true, false],
+      [`${name}/shared`, false, true],
+      [`${name}/shared, the first`, false, false],
     ] as const) {
-      const resource = lock.name;
+      if (raised) await fence.raise(exclusive(resource, 4));
       await put(resource, 0);
       const writer = await pool.connect();
       await writer.query("begin");
-      await writer.query(`select leasehold_fence_check($1, 5, ${mode})`, [resource]);
+      await writer.query("select leasehold_fence_check($1, $2, $3)", [resource, raised ? 4 : 5, raises]);
       await add(writer as unknown as PostgresTx, resource, 1);
       const seen = (async () => {
         await fence.raise(exclusive(resource, 6));

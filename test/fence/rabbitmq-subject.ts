@@ -2,8 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { holdOf } from "@leasehold/fence";
-import { type AmqpConfirmChannel, rabbitmqConsumer, rabbitmqProducer } from "@leasehold/fence/rabbitmq";
-import amqp, { type Channel, type ChannelModel, type Options } from "amqplib";
+import { type AmqpConfirmChannel, type Report, rabbitmqConsumer, rabbitmqProducer } from "@leasehold/fence/rabbitmq";
+import amqp, { type Channel, type ChannelModel } from "amqplib";
 import type pg from "pg";
 import type { Subject } from "./conformance.js";
 import { startHolder } from "./holder.js";
@@ -18,11 +18,13 @@ export async function connectTo(url: string): Promise<ChannelModel> {
   return connection;
 }
 
-/** `tamper`: what a broken driver would do to the channel of the consumer. */
+/** What a broken driver would do to the channel of the consumer, and how that changes what the consumer says. */
+type Tamper = (verdicts: Verdicts) => { channel(channel: Channel): Channel; report(report: Report): void };
+
 export async function rabbitmqSubject(
   url: string,
   pool: pg.Pool,
-  tamper: (channel: Channel) => Channel = (channel) => channel,
+  tamper: Tamper = ({ report }) => ({ report, channel: (channel) => channel }),
 ): Promise<Subject> {
   const connection = await connectTo(url);
   const queue = `conformance-${randomUUID()}`;
@@ -31,13 +33,14 @@ export async function rabbitmqSubject(
   const verdicts = new Verdicts();
   const service = await verdictService(verdicts);
 
+  const tampered = tamper(verdicts);
   const incoming = await connection.createChannel();
   await incoming.assertQueue(queue, { durable: true });
   const consumer = await rabbitmqConsumer(
-    tamper(incoming),
+    tampered.channel(incoming),
     queue,
     (message, context) => registers.handle(message.content.toString(), context),
-    { highWater: registers.marks, onGap: "stop", report: verdicts.report },
+    { highWater: registers.marks, onGap: "stop", report: tampered.report },
   );
 
   let published = 0;
@@ -46,7 +49,7 @@ export async function rabbitmqSubject(
     on: (event, listener) => outgoing.on(event, listener),
     publish: (exchange, routingKey, content, options, confirmed) => {
       published += 1;
-      return outgoing.publish(exchange, routingKey, content, options as Options.Publish, confirmed);
+      return outgoing.publish(exchange, routingKey, content, options, confirmed);
     },
   };
   const producer = rabbitmqProducer(counting, { queue });

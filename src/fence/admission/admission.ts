@@ -17,13 +17,13 @@
  *   was let in before has ended. When its turn comes it is checked again. That holds within one process, and for handlers
  *   that have ended when they say so.
  */
-import { FenceError, invalid, stale } from "../errors.js";
+import { invalid, stale } from "../errors.js";
 import type { Claim } from "../hold.js";
 import { checkWhole, readToken } from "../token.js";
 import type { HighWaterStore } from "./high-water.js";
 import { Permission, type PermissionOptions } from "./permission.js";
 import type { Asked } from "./target.js";
-import { type Turn, Turns } from "./turns.js";
+import { type Presence, type Turn, Turns } from "./turns.js";
 import { within } from "./within.js";
 
 export interface AdmissionOptions<Caller> extends PermissionOptions<Caller> {
@@ -72,8 +72,7 @@ export interface Pass {
   end(): void;
 }
 
-const NEVER = new AbortController().signal;
-const ALONE: Turn = { signal: NEVER, end: () => {} };
+const ALONE: Turn = { signal: new AbortController().signal, end: () => {} };
 
 export class Admission<Caller> {
   readonly store: HighWaterStore;
@@ -104,31 +103,40 @@ export class Admission<Caller> {
   }
 
   /**
-   * Lets a request in. `gone` is aborted when the caller has gone: it then waits no longer. Rejects DENIED, STALE_TOKEN,
-   * LOST, LIMIT, UNREACHABLE, and with what `authorize` throws.
+   * Lets a request in. When its caller has gone, as `presence` tells, it waits for its turn no longer. Rejects DENIED,
+   * STALE_TOKEN, LOST, LIMIT, UNREACHABLE, and with what `authorize` throws.
    */
-  async admit(caller: Caller, asked: Asked, gone?: AbortSignal): Promise<Pass> {
+  async admit(caller: Caller, asked: Asked, presence?: Presence): Promise<Pass> {
     await this.#permission.toWrite(caller, asked);
     const floor = await this.#check(asked);
     if (asked.mode === "exclusive" && floor < asked.token) await this.#raise(asked);
-    const turn = this.#turns === null ? ALONE : await this.#turn(this.#turns, asked, gone);
+    const turn = this.#turns === null ? ALONE : await this.#turn(this.#turns, asked, presence);
     const { name, slot, resource, token, mode } = asked;
     const claim: Claim = { name, token, mode, ...(slot === undefined ? {} : { slot }) };
     const check = async () => void (await this.#check(asked));
-    return { admitted: { name, slot, resource, token, mode, claim, signal: turn.signal, check }, end: turn.end };
+    const admitted = {
+      ...{ name, slot, resource, token, mode, claim, check },
+      get signal() {
+        return turn.signal;
+      },
+    };
+    return { admitted, end: turn.end };
   }
 
   /** The floor of a resource. Rejects UNREACHABLE. */
   floor(resource: string): Promise<number> {
-    return this.#stored(async () => readToken(await this.store.get(resource)));
+    return this.#stored(() => this.store.get(resource), readToken);
   }
 
   async reset(resource: string): Promise<void> {
-    await this.#stored(() => this.store.reset(resource));
+    await this.#stored(
+      () => this.store.reset(resource),
+      () => {},
+    );
   }
 
-  async #turn(turns: Turns, asked: Asked, gone: AbortSignal | undefined): Promise<Turn> {
-    const turn = await turns.take(asked, gone);
+  async #turn(turns: Turns, asked: Asked, presence: Presence | undefined): Promise<Turn> {
+    const turn = await turns.take(asked, presence);
     try {
       await this.#check(asked);
       return turn;
@@ -147,24 +155,20 @@ export class Admission<Caller> {
   async #raise(asked: Asked): Promise<void> {
     const { resource, token } = asked;
     await this.#permission.toRaise(asked);
-    const { ok, floor } = await this.#stored(async () => {
-      const raised = await this.store.raise(resource, token);
-      const now = readToken(raised.floor);
-      // It may be anybody's store: what it says must fit together before anybody is let in.
-      if (now < token || raised.ok !== now <= token)
+    const { ok, floor } = await this.#stored(
+      () => this.store.raise(resource, token),
+      (raised) => {
+        const now = readToken(raised.floor);
+        // It may be anybody's store: what it says must fit together before anybody is let in.
+        if (now >= token && raised.ok === now <= token) return { ok: raised.ok, floor: now };
         throw new TypeError("the store says that it has not raised the floor");
-      return { ok: raised.ok, floor: now };
-    });
+      },
+    );
     if (!ok) throw stale(resource, token, floor);
   }
 
-  /** Asks the store; whatever goes wrong means that nothing is known, and nobody is let in. */
-  async #stored<T>(ask: () => Promise<T>): Promise<T> {
-    try {
-      return await within(ask(), this.#limitMs, "the store of the floors");
-    } catch (error) {
-      if (FenceError.is(error, "LIMIT") || FenceError.is(error, "UNREACHABLE")) throw error;
-      throw new FenceError("UNREACHABLE", "the store of the floors failed", { cause: error });
-    }
+  /** Asks the store. Whatever goes wrong means that nothing is known, and nobody is let in. */
+  #stored<Answer, T>(ask: () => Promise<Answer>, read: (answer: Answer) => T): Promise<T> {
+    return within(ask, read, this.#limitMs, "the store of the floors");
   }
 }

@@ -34,8 +34,7 @@ export interface PermissionOptions<Caller> {
 const VALIDATIONS_MAX = 64;
 
 export class Permission<Caller> {
-  readonly #authorize: PermissionOptions<Caller>["authorize"];
-  readonly #validate: PermissionOptions<Caller>["validate"];
+  readonly #options: PermissionOptions<Caller>;
   readonly #validationsMax: number;
   readonly #limitMs: number;
   readonly #open = new Map<string, Promise<boolean>>();
@@ -47,8 +46,7 @@ export class Permission<Caller> {
     }
     if (authorize !== undefined && typeof authorize !== "function") throw invalid("authorize must be a function");
     if (validate !== undefined && typeof validate !== "function") throw invalid("validate must be a function");
-    this.#authorize = authorize;
-    this.#validate = validate;
+    this.#options = options;
     this.#validationsMax = checkWhole(validationsMax, "validationsMax", 1, 10_000);
     this.#limitMs = limitMs;
   }
@@ -56,13 +54,14 @@ export class Permission<Caller> {
   /** Rejects DENIED unless the caller may write there. */
   async toWrite(caller: Caller, asked: Asked): Promise<void> {
     // Only `true` permits: a promise that was forgotten, or an object, does not.
-    if (this.#authorize === undefined || (await this.#authorize(caller, asked)) === true) return;
+    const { authorize } = this.#options;
+    if (authorize === undefined || (await authorize(caller, asked)) === true) return;
     throw new FenceError("DENIED", "not permitted", { resource: asked.resource });
   }
 
   /** Rejects LOST unless the token may raise the floor; LIMIT, UNREACHABLE when that cannot be found out. */
   async toRaise({ name, resource, token }: Asked): Promise<void> {
-    if (this.#validate === undefined || (await this.#asked(name, token))) return;
+    if (this.#options.validate === undefined || (await this.#asked(name, token))) return;
     const message = `the lock ${JSON.stringify(name)} is not held with the token ${token}`;
     throw new FenceError("LOST", message, { resource, token });
   }
@@ -74,16 +73,12 @@ export class Permission<Caller> {
     if (this.#open.size >= this.#validationsMax) {
       throw new FenceError("LIMIT", `${this.#validationsMax} tokens are being validated already`);
     }
-    const answer = this.#answer(name, token).finally(() => this.#open.delete(key));
+    const { validate } = this.#options;
+    const ask = async () => validate?.(name, token);
+    const answer = within(ask, (held) => held === true, this.#limitMs, "validate").finally(() =>
+      this.#open.delete(key),
+    );
     this.#open.set(key, answer);
     return answer;
-  }
-
-  async #answer(name: string, token: number): Promise<boolean> {
-    try {
-      return (await within(Promise.resolve(this.#validate?.(name, token)), this.#limitMs, "validate")) === true;
-    } catch (cause) {
-      throw new FenceError("UNREACHABLE", "whether the lock is held cannot be found out", { cause });
-    }
   }
 }

@@ -17,6 +17,13 @@ export interface Entrant {
   readonly mode: "exclusive" | "shared";
 }
 
+/** Who waits, and may have gone meanwhile. */
+export interface Presence {
+  readonly gone: boolean;
+  /** Calls `listener` when it goes. Returns how to take that back. */
+  onGone(listener: () => void): () => void;
+}
+
 /** A turn that was given. */
 export interface Turn {
   /** Aborted when somebody with a higher token waits for the end of this turn. */
@@ -38,9 +45,31 @@ interface Waiter {
   readonly enter: () => void;
 }
 
-interface Inside {
+/** One that is inside. Most handlers never look at the signal, and it costs more than all the rest: it is made when asked for. */
+class Inside {
   readonly entrant: Entrant;
-  readonly abort: AbortController;
+  #abort: AbortController | undefined;
+  #stale: FenceError | undefined;
+
+  constructor(entrant: Entrant) {
+    this.entrant = entrant;
+  }
+
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this.#stale) this.#abort.abort(this.#stale);
+    }
+    return this.#abort.signal;
+  }
+
+  /** Tells it that it is stale, if it is so because of the one that waits. */
+  warn(waiting: Entrant): void {
+    const { resource, token } = this.entrant;
+    if (this.#stale || waiting.token <= token || together(this.entrant, waiting)) return;
+    this.#stale = stale(resource, token, waiting.token);
+    this.#abort?.abort(this.#stale);
+  }
 }
 
 interface Queue {
@@ -50,12 +79,6 @@ interface Queue {
 
 function together(a: Entrant, b: Entrant): boolean {
   return a.mode === "shared" ? b.mode === "shared" : b.mode === "exclusive" && a.token === b.token;
-}
-
-/** Tells the one inside that it is stale, if it is so because of the other one. */
-function warn({ entrant, abort }: Inside, waiting: Entrant): void {
-  if (waiting.token <= entrant.token || together(entrant, waiting)) return;
-  abort.abort(stale(entrant.resource, entrant.token, waiting.token));
 }
 
 export class Turns {
@@ -69,14 +92,14 @@ export class Turns {
   }
 
   /**
-   * Resolves when it is the entrant's turn. Rejects LIMIT when too many wait, or when it has waited too long; rejects with
-   * the signal's reason when that is aborted first.
+   * Resolves when it is the entrant's turn. Rejects LIMIT when too many wait, when it has waited too long, or when its caller
+   * has gone.
    */
-  async take(entrant: Entrant, gone: AbortSignal | undefined): Promise<Turn> {
+  async take(entrant: Entrant, presence: Presence | undefined): Promise<Turn> {
     const queue = this.#queues.get(entrant.resource) ?? { inside: new Set(), waiting: new Set() };
     this.#queues.set(entrant.resource, queue);
     const mayEnter = queue.waiting.size === 0 && this.#fits(queue, entrant);
-    return mayEnter ? this.#enter(queue, entrant) : await this.#wait(queue, entrant, gone);
+    return mayEnter ? this.#enter(queue, entrant) : await this.#wait(queue, entrant, presence);
   }
 
   #fits({ inside }: Queue, entrant: Entrant): boolean {
@@ -85,13 +108,18 @@ export class Turns {
   }
 
   #enter(queue: Queue, entrant: Entrant): Turn {
-    const inside: Inside = { entrant, abort: new AbortController() };
+    const inside = new Inside(entrant);
     queue.inside.add(inside);
-    for (const { entrant: waiting } of queue.waiting) warn(inside, waiting);
+    for (const { entrant: waiting } of queue.waiting) inside.warn(waiting);
     const end = () => {
       if (queue.inside.delete(inside)) this.#advance(entrant.resource, queue);
     };
-    return { signal: inside.abort.signal, end };
+    return {
+      get signal() {
+        return inside.signal;
+      },
+      end,
+    };
   }
 
   /** Lets in from the front of the queue whoever fits. */
@@ -103,17 +131,18 @@ export class Turns {
     if (queue.inside.size === 0) this.#queues.delete(resource);
   }
 
-  #wait(queue: Queue, entrant: Entrant, gone: AbortSignal | undefined): Promise<Turn> {
+  #wait(queue: Queue, entrant: Entrant, presence: Presence | undefined): Promise<Turn> {
     const { waitingMax, waitingTotalMax, waitMs } = this.#limits;
     const { resource } = entrant;
     if (queue.waiting.size >= waitingMax || this.#waiting >= waitingTotalMax) {
       throw new FenceError("LIMIT", `too many requests wait for their turn at ${show(resource)}`, { resource });
     }
-    if (gone?.aborted) throw gone.reason;
+    const gone = () => new FenceError("LIMIT", `the caller at ${show(resource)} has gone`, { resource });
+    if (presence?.gone) throw gone();
     return new Promise((resolve, reject) => {
       const leave = () => {
         clearTimeout(timer);
-        gone?.removeEventListener("abort", onGone);
+        stay?.();
         queue.waiting.delete(waiter);
         this.#waiting -= 1;
       };
@@ -122,7 +151,6 @@ export class Turns {
         reject(reason);
         this.#advance(resource, queue); // those behind may go together with those inside
       };
-      const onGone = () => giveUp(gone?.reason);
       const onLate = () => {
         const message = `no turn at ${show(resource)} within ${waitMs} ms: a request before it has not ended`;
         giveUp(new FenceError("LIMIT", message, { resource }));
@@ -133,10 +161,10 @@ export class Turns {
       };
       const waiter: Waiter = { entrant, enter };
       const timer = setTimeout(onLate, waitMs);
-      gone?.addEventListener("abort", onGone, { once: true });
+      const stay = presence?.onGone(() => giveUp(gone()));
       queue.waiting.add(waiter);
       this.#waiting += 1;
-      for (const inside of queue.inside) warn(inside, entrant);
+      for (const inside of queue.inside) inside.warn(entrant);
     });
   }
 }

@@ -1,14 +1,37 @@
-/** What is waited for has a limit: a store that does not answer must not keep a caller for ever. */
+/** What is asked of others has a time limit: a store that does not answer must not keep a caller for ever. */
 import { FenceError } from "../errors.js";
 
 /**
- * The promise's outcome, or UNREACHABLE after `limitMs`. What was asked for goes on, and its outcome is dropped: that is
- * harmless for a raise, since raising is all that it may do, and it had been permitted.
+ * Asks, and reads the answer. Rejects UNREACHABLE when the asking or the reading fails, with that as the cause, and after
+ * `limitMs`; LIMIT passes as it is. What was asked for goes on after the limit, and its outcome is dropped: that is harmless
+ * for a raise, since raising is all that it may do, and it had been permitted.
  */
-export function within<T>(promise: Promise<T>, limitMs: number, what: string): Promise<T> {
+export function within<Answer, T>(
+  ask: () => Promise<Answer>,
+  read: (answer: Answer) => T,
+  limitMs: number,
+  who: string,
+): Promise<T> {
   return new Promise<T>((resolve, reject) => {
-    const late = () => reject(new FenceError("UNREACHABLE", `${what} did not answer within ${limitMs} ms`));
+    const fail = (cause: unknown) => {
+      clearTimeout(timer);
+      const known = FenceError.is(cause, "LIMIT") || FenceError.is(cause, "UNREACHABLE");
+      reject(known ? cause : new FenceError("UNREACHABLE", `${who} failed`, { cause }));
+    };
+    const late = () => fail(new FenceError("UNREACHABLE", `${who} did not answer within ${limitMs} ms`));
     const timer = setTimeout(late, limitMs);
-    promise.then(resolve, reject).finally(() => clearTimeout(timer));
+    const take = (answer: Answer) => {
+      try {
+        resolve(read(answer));
+        clearTimeout(timer);
+      } catch (error) {
+        fail(error);
+      }
+    };
+    try {
+      ask().then(take, fail);
+    } catch (error) {
+      fail(error);
+    }
   });
 }

@@ -6,6 +6,7 @@
  *        yes  -> metadata to the handler; its first demand for a message gets the one that was read ahead
  */
 import type { MessageClock } from "../admission/clock.js";
+import type { Presence } from "../admission/turns.js";
 import { FenceError } from "../errors.js";
 import { carrierOf } from "./client.js";
 import type { GrpcMetadata, GrpcStatus, ServerCall, ServerListener } from "./types.js";
@@ -15,8 +16,8 @@ export interface Gate<Metadata> {
   /** Whether one message is read before the call is decided about. */
   readonly readsAhead: boolean;
   newMetadata(): Metadata;
-  /** Resolves when the call may go on; undefined: without a fence. `gone`: the caller has cancelled. */
-  open(metadata: Metadata, message: unknown, gone: AbortSignal): Promise<Opened | undefined>;
+  /** Resolves when the call may go on; undefined: without a fence. */
+  open(metadata: Metadata, message: unknown, presence: Presence): Promise<Opened | undefined>;
   /** The status for what `open` rejected with. */
   refuse(error: unknown): GrpcStatus<Metadata>;
 }
@@ -33,7 +34,7 @@ type Ahead = { readonly message: unknown } | "half-close";
 export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata>> {
   readonly #call: Inner;
   readonly #gate: Gate<Metadata>;
-  readonly #gone = new AbortController();
+  #onGone: (() => void) | undefined;
   #listener: ServerListener<Metadata> | undefined;
   #metadata: Metadata | undefined;
   #ahead: Ahead | undefined;
@@ -104,10 +105,26 @@ export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<
   }
 
   #decide(metadata: Metadata, message: unknown): void {
-    this.#gate.open(metadata, message, this.#gone.signal).then(
+    this.#gate.open(metadata, message, this.#presence()).then(
       (opened) => this.#letIn(metadata, opened),
       (error: unknown) => this.#refuse(error),
     );
+  }
+
+  /** Whether the caller is still there, for somebody who waits before the call is decided about. */
+  #presence(): Presence {
+    const isClosed = () => this.#state === "closed";
+    return {
+      get gone() {
+        return isClosed();
+      },
+      onGone: (listener) => {
+        this.#onGone = listener;
+        return () => {
+          this.#onGone = undefined;
+        };
+      },
+    };
   }
 
   #letIn(metadata: Metadata, opened: Opened | undefined): void {
@@ -133,7 +150,7 @@ export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<
     if (this.#state === "open") this.#listener?.onCancel();
     else {
       this.#state = "closed";
-      this.#gone.abort(new FenceError("LIMIT", "the caller has gone"));
+      this.#onGone?.();
     }
   }
 

@@ -14,6 +14,7 @@ import { ADMISSION_OPTIONS, Admission, type AdmissionOptions, type Admitted } fr
 import { isClock, type MessageClock } from "../admission/clock.js";
 import { MODE_HEADER, readPresented, TOKEN_HEADER } from "../admission/presented.js";
 import { askedOf, type Guarded } from "../admission/target.js";
+import type { Presence } from "../admission/turns.js";
 import { FenceError, invalid } from "../errors.js";
 import { checkKeys } from "../token.js";
 import { FencedCall, type Gate } from "./call.js";
@@ -115,7 +116,7 @@ class GrpcFence<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata
     const gate: Gate<Metadata> = {
       readsAhead: !method.requestStream || streamMessage,
       newMetadata: () => new grpc.Metadata(),
-      open: (metadata, message, gone) => this.#open(method, { method: method.path, metadata, message }, gone),
+      open: (metadata, message, presence) => this.#open(method, { method: method.path, metadata, message }, presence),
       refuse: (error) => this.#refuse(error),
     };
     return new grpc.ServerInterceptingCall(new FencedCall(call, gate).inner());
@@ -125,7 +126,7 @@ class GrpcFence<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata
   async #open(
     method: MethodDescriptor,
     call: CallToAdmit<Metadata>,
-    gone: AbortSignal,
+    presence: Presence,
   ): ReturnType<Gate<Metadata>["open"]> {
     const { resource, required = true, clock } = this.#options;
     const guarded = await resource(call);
@@ -136,7 +137,7 @@ class GrpcFence<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata
       return undefined;
     }
     if (this.#admission.serializes && method.responseStream) throw new StreamInTurns();
-    const { admitted, end } = await this.#admission.admit(call, askedOf(guarded, presented), gone);
+    const { admitted, end } = await this.#admission.admit(call, askedOf(guarded, presented), presence);
     this.#admitted.set(call.metadata, admitted);
     return { end, clock };
   }

@@ -2,6 +2,7 @@
 import type { Admission } from "../admission/admission.js";
 import { MODE_HEADER, readPresented, TOKEN_HEADER } from "../admission/presented.js";
 import { askedOf } from "../admission/target.js";
+import type { Presence } from "../admission/turns.js";
 import { FenceError, invalid } from "../errors.js";
 import { type Answer, json, TokenRequired } from "./problem.js";
 import type { HttpRequest } from "./types.js";
@@ -26,7 +27,7 @@ export async function answerFloor<Req extends HttpRequest>(
   admission: Admission<Req>,
   admin: ((req: Req) => boolean | Promise<boolean>) | undefined,
   req: Req,
-  gone: AbortSignal | undefined,
+  presence: Presence,
 ): Promise<Answer> {
   const { method, headers } = req;
   if (method !== "PUT" && method !== "GET" && method !== "DELETE") {
@@ -40,7 +41,7 @@ export async function answerFloor<Req extends HttpRequest>(
     if (presented === undefined) throw new TokenRequired();
     const asked = askedOf(lock, presented);
     // With turns this waits for the end of what was let in before: its writes are to be seen by whoever reads now.
-    const pass = await admission.admit(req, asked, gone);
+    const pass = await admission.admit(req, asked, presence);
     pass.end();
     return json(200, await floorOf(admission, asked.resource), JSON_TYPE);
   }

@@ -23,6 +23,7 @@ import { ADMISSION_OPTIONS, Admission, type AdmissionOptions, type Admitted } fr
 import { isClock, type MessageClock } from "../admission/clock.js";
 import { MODE_HEADER, readPresented, TOKEN_HEADER } from "../admission/presented.js";
 import { askedOf, type Guarded } from "../admission/target.js";
+import type { Presence } from "../admission/turns.js";
 import { FenceError, invalid } from "../errors.js";
 import { checkKeys } from "../token.js";
 import { answerFloor } from "./endpoint.js";
@@ -156,15 +157,12 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
    * });
    */
   endpoint(): (req: Req, res: HttpResponse) => Promise<void> {
+    const { admin } = this.#options;
+    const answering = (req: Req, res: HttpResponse) =>
+      answerFloor(this.#admission, admin, req, presenceOf(res)).catch((error: unknown) => this.#refusalFor(req, error));
     return async (req, res) => {
-      const answering = this.#answering(req, () => this.#present(res, (gone) => this.#answerFloor(req, gone)));
-      const answer = await answering.catch((error: unknown) => this.#failed(error).refusal);
-      send(res, answer);
+      send(res, await answering(req, res).catch((error: unknown) => this.#failed(error).refusal));
     };
-  }
-
-  #answerFloor(req: Req, gone: AbortSignal | undefined): Promise<Answer> {
-    return answerFloor(this.#admission, this.#options.admin, req, gone);
   }
 
   #needsHandler(handler: unknown, framework: string): void {
@@ -175,24 +173,22 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
 
   /** Rejects with what `resource` and `authorize` throw. */
   async #entry(req: Req, res: HttpResponse): Promise<Entry> {
-    const guarded = await this.#options.resource(req);
+    const { resource, required = true } = this.#options;
+    const guarded = await resource(req);
     if (guarded === null) return OPEN;
-    let end: (() => void) | undefined;
-    const refusal = await this.#answering(req, async () => {
+    try {
       const presented = readPresented(req.headers[TOKEN_HEADER], req.headers[MODE_HEADER]);
       if (presented === undefined) {
-        if (this.#options.required ?? true) throw new TokenRequired();
-        return undefined;
+        if (required) throw new TokenRequired();
+        return OPEN;
       }
-      const asked = askedOf(guarded, presented);
-      const pass = await this.#present(res, (gone) => this.#admission.admit(req, asked, gone));
-      this.#stamp(req, res, pass.end);
-      (req as { fence?: Admitted }).fence = pass.admitted;
-      end = pass.end;
-      return undefined;
-    });
-    if (refusal) return { refusal };
-    return end ? { end } : OPEN;
+      const { admitted, end } = await this.#admission.admit(req, askedOf(guarded, presented), presenceOf(res));
+      this.#stamp(req, res, end);
+      (req as { fence?: Admitted }).fence = admitted;
+      return { end };
+    } catch (error) {
+      return { refusal: this.#refusalFor(req, error) };
+    }
   }
 
   #stamp(req: Req, res: HttpResponse, end: () => void): void {
@@ -207,30 +203,12 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
     stampWhenSent(clock, res);
   }
 
-  /** Calls `wait` with a signal that is aborted when the caller has hung up. Only who waits for a turn needs one. */
-  async #present<T>(res: HttpResponse, wait: (gone: AbortSignal | undefined) => Promise<T>): Promise<T> {
-    if (!this.#admission.serializes) return wait(undefined);
-    const gone = new AbortController();
-    const onClose = () => gone.abort(new FenceError("LIMIT", "the caller has gone"));
-    if (res.destroyed) onClose();
-    res.once("close", onClose);
-    try {
-      return await wait(gone.signal);
-    } finally {
-      res.off("close", onClose);
-    }
-  }
-
-  /** What `answer` resolves to, or the refusal that it rejects with. Everything else passes through. */
-  async #answering<T>(req: Req, answer: () => Promise<T>): Promise<T | Answer> {
-    try {
-      return await answer();
-    } catch (error) {
-      if (!(error instanceof FenceError)) throw error;
-      const refusal = problemOf(error, req.originalUrl ?? req.url);
-      if (refusal.status >= 500) this.#options.onError?.(error);
-      return refusal;
-    }
+  /** Throws what is none of the fence's errors. */
+  #refusalFor(req: Req, error: unknown): Answer {
+    if (!(error instanceof FenceError)) throw error;
+    const refusal = problemOf(error, req.originalUrl ?? req.url);
+    if (refusal.status >= 500) this.#options.onError?.(error);
+    return refusal;
   }
 
   async #run(end: () => void, res: HttpResponse, handler: () => unknown): Promise<unknown> {
@@ -251,6 +229,18 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
     else process.emitWarning(error instanceof Error ? error : String(error));
     return { refusal: failure() };
   }
+}
+
+function presenceOf(res: HttpResponse): Presence {
+  return {
+    get gone() {
+      return res.destroyed;
+    },
+    onGone(listener) {
+      res.once("close", listener);
+      return () => res.off("close", listener);
+    },
+  };
 }
 
 function send(res: HttpResponse, { status, headers, body }: Answer): void {

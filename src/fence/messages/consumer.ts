@@ -304,6 +304,12 @@ export class OrderedConsumer<M, Tx> {
     await this.ended.catch(() => {}); // told to whoever waits for that
   }
 
+  /** Ends it before anybody could wait for its end: what began it has failed, and says so. */
+  abandon(error: unknown): void {
+    this.ended.catch(() => {});
+    this.#end(error);
+  }
+
   /** Ends it because of an error. */
   fail(error: unknown): void {
     this.#end(error ?? new FenceError("UNREACHABLE", "the broker has gone"));
@@ -322,7 +328,7 @@ export class OrderedConsumer<M, Tx> {
     for (const delivery of deliveries) {
       if (this.#aside) this.#aside.push(delivery);
       else delivery.settle("returned");
-      delivery.passed(); // a reader that takes one at a time must not wait: it is to be stopped
+      // a reader that takes one at a time must not wait: it is to be stopped
     }
   }
 

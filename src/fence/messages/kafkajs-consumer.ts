@@ -75,14 +75,16 @@ export async function kafkajsConsumer<P extends KafkajsPayload, Tx>(
   consumer.on("consumer.crash", ({ payload: { error: cause, restart } }) => {
     if (!restart) partitions.fail(new FenceError("UNREACHABLE", "the consumer of kafkajs has crashed", { cause }));
   });
-  await consumer.run({
-    autoCommit: false,
-    partitionsConsumedConcurrently: settings.concurrency,
-    async eachMessage(payload) {
-      const { topic, partition, message } = payload;
-      await partitions.accept(topic, partition, BigInt(message.offset), message.headers, payload);
-      if (stopping) await partitions.flush(); // before kafkajs leaves the group
-    },
-  });
+  const eachMessage = async (payload: P) => {
+    const { topic, partition, message } = payload;
+    await partitions.accept(topic, partition, BigInt(message.offset), message.headers, payload);
+    if (stopping) await partitions.flush(); // before kafkajs leaves the group
+  };
+  try {
+    await consumer.run({ autoCommit: false, partitionsConsumedConcurrently: settings.concurrency, eachMessage });
+  } catch (error) {
+    partitions.abandon(error);
+    throw error;
+  }
   return partitions;
 }

@@ -126,6 +126,10 @@ export class Partitions<M, Tx> {
     });
   }
 
+  abandon(error: unknown): void {
+    this.#consumer.abandon(error);
+  }
+
   fail(error: unknown): void {
     this.#consumer.fail(error);
   }

@@ -172,6 +172,11 @@ export async function platformaticConsumer<M extends PlatformaticMessage, Tx>(
     partitions.rejoined();
     streams.giveUp();
   });
-  await streams.start(partitions);
+  try {
+    await streams.start(partitions);
+  } catch (error) {
+    partitions.abandon(error);
+    throw error;
+  }
   return partitions;
 }

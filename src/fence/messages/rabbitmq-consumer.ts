@@ -119,7 +119,6 @@ export async function rabbitmqConsumer<M extends AmqpMessage, Tx>(
   channel.on("error", gone);
   channel.on("close", () => gone());
 
-  await channel.prefetch(prefetch);
   const onMessage = (message: M | null) => {
     if (message === null) {
       consumer.fail(new FenceError("UNREACHABLE", `the broker has cancelled the consumer of ${show(queue)}`));
@@ -128,6 +127,12 @@ export async function rabbitmqConsumer<M extends AmqpMessage, Tx>(
     const headers: ReceivedHeaders = message.properties.headers ?? {};
     void consumer.accept(headers, message, (settled) => acknowledger.settle(message, settled));
   };
-  await channel.consume(queue, onMessage, { consumerTag, exclusive, noAck: false });
+  try {
+    await channel.prefetch(prefetch);
+    await channel.consume(queue, onMessage, { consumerTag, exclusive, noAck: false });
+  } catch (error) {
+    consumer.abandon(error);
+    throw error;
+  }
   return consumer;
 }

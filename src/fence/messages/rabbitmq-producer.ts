@@ -9,11 +9,22 @@ import { FenceError, invalid, show } from "../errors.js";
 import { type ProducerOptions, StampedProducer, type Transport } from "./publisher.js";
 import { checkHeaders, readStamp, type Stamp, stampHeaders } from "./stamp.js";
 
-/** The options of amqplib's `publish` that are set here. All others are passed on as they are. */
+/** Options of amqplib's `publish`. The producer sets `mandatory` and its headers. */
 export interface AmqpPublishOptions {
-  readonly headers?: unknown;
-  readonly mandatory?: boolean | undefined;
+  readonly headers?: Readonly<Record<string, unknown>> | undefined;
+  /** Default: true. */
   readonly persistent?: boolean | undefined;
+  readonly contentType?: string | undefined;
+  readonly contentEncoding?: string | undefined;
+  readonly type?: string | undefined;
+  readonly messageId?: string | undefined;
+  readonly correlationId?: string | undefined;
+  readonly replyTo?: string | undefined;
+  readonly appId?: string | undefined;
+  readonly timestamp?: number | undefined;
+  readonly priority?: number | undefined;
+  /** An expired message is missing, and its consumer waits for it. Better none. */
+  readonly expiration?: string | number | undefined;
 }
 
 /** What is used of a message that RabbitMQ returned. */
@@ -27,7 +38,7 @@ export interface AmqpConfirmChannel {
     exchange: string,
     routingKey: string,
     content: Buffer,
-    options: AmqpPublishOptions,
+    options: { headers: Record<string, unknown>; mandatory: boolean; persistent: boolean },
     confirmed: (error: unknown) => void,
   ): unknown;
   on(event: "return", listener: (message: AmqpReturned) => void): unknown;
@@ -36,7 +47,6 @@ export interface AmqpConfirmChannel {
 /** A message for RabbitMQ. */
 export interface RabbitmqMessage {
   readonly content: Buffer | string;
-  /** Further options of amqplib's `publish`, such as `contentType`, `type`, `messageId` and `headers`. Default: persistent. */
   readonly options?: AmqpPublishOptions | undefined;
 }
 
@@ -87,8 +97,8 @@ class RabbitmqTransport implements Transport<RabbitmqMessage> {
 
   send(stamp: Stamp, message: RabbitmqMessage | undefined): Promise<void> {
     const content = Buffer.isBuffer(message?.content) ? message.content : Buffer.from(message?.content ?? "");
-    const headers = { ...(message?.options?.headers as object | undefined), ...stampHeaders(stamp) };
-    const options = { persistent: true, ...message?.options, mandatory: true, headers };
+    const { persistent = true, headers, ...others } = message?.options ?? {};
+    const options = { ...others, persistent, mandatory: true, headers: { ...headers, ...stampHeaders(stamp) } };
     return new Promise((resolve, reject) => {
       const returned = { set: undefined as Returned | undefined };
       const name = nameOf(stamp);

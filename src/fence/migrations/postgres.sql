@@ -91,6 +91,8 @@ declare
   of_wait text := current_setting('lock_timeout');
   of_pause text := current_setting('idle_in_transaction_session_timeout');
   of_statement text := current_setting('statement_timeout');
+  of_network_ms bigint := coalesce(substring(current_setting('tcp_user_timeout') from '^[0-9]+$')::bigint, 0);
+  network_ms int := greatest(wait_ms, 1000); -- a lost packet is no pause
   ignored text;
 begin
   if of_wait = '0' or extract(epoch from of_wait::interval) * 1000 > wait_ms then
@@ -101,6 +103,10 @@ begin
   end if;
   if of_statement = '0' or extract(epoch from of_statement::interval) * 1000 > statement_ms then
     ignored := set_config('statement_timeout', statement_ms::text, true);
+  end if;
+  -- A client that does not take its result: to the limits above that is no pause, and no statement that could be ended.
+  if (of_network_ms = 0 or of_network_ms > network_ms) and strpos(version(), 'linux') > 0 then
+    ignored := set_config('tcp_user_timeout', network_ms::text, true);
   end if;
 end
 $$;

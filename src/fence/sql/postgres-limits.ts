@@ -14,8 +14,9 @@
  * The last quarter is for the messages in between. Renewals only make the hold longer, so most transactions set their limits
  * once, together with the begin.
  *
- * The limits do not see a client that is stopped while the server sends it a result that is larger than the buffers of the
- * connection: for the server that is no pause and no work, and it waits.
+ * A client may also stop while the server sends it a result that is larger than the buffers of the connection. For the server
+ * that is no pause, and it cannot end the statement. The limit for data that nobody takes (`tcp_user_timeout`, at least one
+ * second) ends the connection then. Servers on other systems than Linux do not have it, nor do connections by unix sockets.
  */
 import { FenceError, show } from "../errors.js";
 import type { Hold } from "../hold.js";

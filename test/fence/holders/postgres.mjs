@@ -31,6 +31,13 @@ export async function open({ url, schema, style, isolation }) {
         const sleeping = tx.query("select pg_sleep(60)");
         await Promise.all([sleeping, inside()]);
       }),
+    // Stands still while the server sends it more than the buffers of the connection take.
+    reading: (claim, value, inside) =>
+      fence.tx(claim, async (tx) => {
+        await tx.query(`update ${table} set value = $1 where resource = $2`, [value, claim.name]);
+        const result = tx.query("select repeat('x', 1000000) from generate_series(1, 300)");
+        await Promise.all([result, inside()]);
+      }),
   };
   return styles[style];
 }
