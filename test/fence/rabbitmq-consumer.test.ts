@@ -41,7 +41,7 @@ describeWithServices("RabbitMQ's producer and consumer", ["rabbitmq"], () => {
     return queue;
   }
 
-  /** Publishes as any program might, with a stamp of its own making. */
+  /** Publishes like any program might, with a stamp of its own making. */
   function publishRaw(queue: string, token: number, sequence: number): void {
     const headers = stampHeaders({ key: KEY, token, sequence, shared: false, timestamp: undefined });
     admin.sendToQueue(queue, Buffer.from(`${token}.${sequence}`), { headers });

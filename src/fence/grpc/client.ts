@@ -14,7 +14,7 @@ import { status, statusOf } from "./refusal.js";
 import type { ClientListener, ClientModule, GrpcMetadata } from "./types.js";
 
 export interface FenceClientInterceptorOptions<Metadata extends GrpcMetadata, Inner, Outer> {
-  /** `import * as grpc from "@grpc/grpc-js"`. */
+  /** The module `@grpc/grpc-js`, imported as a whole. */
   readonly grpc: ClientModule<Metadata, Inner, Outer>;
   readonly lock: Fenced;
   /** `client.clock`: puts a Lamport timestamp on calls, and follows those of answers. */

@@ -32,7 +32,7 @@ export interface CallToAdmit<Metadata> {
 
 export interface FenceServerInterceptorOptions<Metadata extends GrpcMetadata, Inner, Outer>
   extends AdmissionOptions<CallToAdmit<Metadata>> {
-  /** `import * as grpc from "@grpc/grpc-js"`. */
+  /** The module `@grpc/grpc-js`, imported as a whole. */
   readonly grpc: ServerModule<Metadata, Inner, Outer>;
   /**
    * What the call writes to: the name of its lock, or `{ name, slot }` where one permit of a semaphore guards it, or null if

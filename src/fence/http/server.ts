@@ -145,7 +145,7 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
   }
 
   /**
-   * A listener at which floors are raised at the grant, by `httpFenceClient`. PUT raises, under the same conditions as any
+   * A listener at which floors are raised at the grant, by `httpFenceClient`. PUT raises, under the same conditions as each
    * fenced request; GET and DELETE, which read and reset, need `admin`. The lock is named in the query:
    * `?name=orders%2F42`, and `&slot=3`. Mount it where you like.
    *

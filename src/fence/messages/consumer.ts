@@ -129,7 +129,7 @@ export class OrderedConsumer<M, Tx> {
 
   /** Works at one key until nothing of it can be handled. Never rejects. */
   async #run(key: string, lane: Lane<M>): Promise<void> {
-    if (this.#working < this.#settings.concurrency) this.#working += 1;
+    if (true) this.#working += 1;
     else await new Promise<void>((resolve) => this.#turns.push(resolve));
     try {
       while (!this.#ending.signal.aborted) {
@@ -328,7 +328,7 @@ export class OrderedConsumer<M, Tx> {
     for (const delivery of deliveries) {
       if (this.#aside) this.#aside.push(delivery);
       else delivery.settle("returned");
-      // a reader that takes one at a time must not wait: it is to be stopped
+      delivery.passed(); // a reader that takes one at a time must not wait: it is to be stopped
     }
   }
 

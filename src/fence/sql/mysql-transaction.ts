@@ -1,5 +1,5 @@
 /**
- * A fenced transaction: a transaction as any other, with a check as its last statement.
+ * A fenced transaction: a transaction like all others, with a check as its last statement.
  *
  *     limits, raise the floor, commit, begin     one call (the raise once for each hold: see RaisedFloors)
  *     ... the caller's statements ...

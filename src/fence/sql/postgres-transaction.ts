@@ -1,5 +1,5 @@
 /**
- * A fenced transaction: a transaction as any other, with a check as its last statement.
+ * A fenced transaction: a transaction like all others, with a check as its last statement.
  *
  *     raise the floor, commit     (once for each hold: see RaisedFloors)
  *     begin, set time limits      with the raise, one round trip
