@@ -23,6 +23,7 @@ const pages = [
     .map((file) => join(root, file)),
   ...markdown("docs"),
   join(root, "src/client/README.md"),
+  join(root, "src/fence/README.md"),
 ];
 
 const row = (cells) => `| ${cells.map((cell) => String(cell).replaceAll("|", "\\|")).join(" | ")} |\n`;
