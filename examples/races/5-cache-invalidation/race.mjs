@@ -1,98 +1,169 @@
 /**
- * The cache that keeps what was invalidated. A reader misses, reads the database, and is slow; a writer changes the price,
- * and deletes it from the cache; the reader fills. See prices.mjs.
+ * A cache that keeps what has been changed. Prices are in PostgreSQL, with a replica, and are cached in Redis. See
+ * products.mjs for the two ways to do it. What goes wrong, each under both:
+ *
+ * - A reader is so slow that it fills the cache with what it read before a change.
+ * - A writer is killed between its commit and its deletion from the cache.
+ * - What was deleted is filled again from a replica that is behind.
  */
-import { Redis } from "ioredis";
 import pg from "pg";
 import { startPostgres } from "../../../test/services/postgres.mjs";
 import { run } from "../../../test/services/processes.mjs";
 import { startRedis } from "../../../test/services/redis.mjs";
 import { race } from "../common/stage.mjs";
-import { Worker } from "../common/worker.mjs";
-import { cacheAside, fenced } from "./prices.mjs";
+import { until, Worker } from "../common/worker.mjs";
+import { openShop } from "./shop.mjs";
 
-const SLOW_READERS = 6;
-const HERD = 4;
+const PRODUCTS = 10;
+const IDS = Array.from({ length: PRODUCTS }, (_, i) => i + 1);
+const OLD = 100;
+const NEW = 120;
+/** A reader that is stopped holds up others for so long at most. */
+const FILL_MS = 500;
+const WAIT_MS = 800;
+const READERS = 100;
+const PROCESSES = 2;
 const WORKER = new URL("worker.mjs", import.meta.url);
 
-await race(
-  { number: 5, title: "cache invalidation", systems: "Redis, PostgreSQL", wrong: "prices that the cache has wrong" },
-  async ({ say, diagnose, outcome }) => {
-    const postgres = await startPostgres();
-    const redis = await startRedis();
-    const db = new pg.Pool({ connectionString: postgres.url });
-    const connection = new Redis(redis.url);
-    const stage = { db, redis: connection, job: { database: postgres.url, redis: redis.url } };
-    try {
-      await db.query("create table prices (id int primary key, price int not null)");
-      const without = outcome({ how: "cache-aside", ...(await slowReaders(stage, "cacheAside", cacheAside)) });
-      diagnose(
-        `psql ${postgres.url} -c 'select * from prices where id = 1'`,
-        await postgres.psql("select * from prices where id = 1"),
-      );
-      for (const command of ["get price:1", "pttl price:1"]) {
-        const words = ["redis-cli", "-p", `${redis.port}`, ...command.split(" ")];
-        diagnose(words.join(" "), await run(words));
-      }
-      const fixed = outcome({ how: "fenced cache", ...(await slowReaders(stage, "fenced", fenced)) });
+const SCHEMA = `
+  drop table if exists products;
+  create table products (id int primary key, price int not null);
+  insert into products select id, ${OLD} from generate_series(1, ${PRODUCTS}) as id`;
 
-      for (const how of ["cacheAside", "fenced"]) {
-        const { loads, readers } = await herd(stage, how);
-        say(`${how}: ${readers} processes miss the same price at the same time: ${loads} loads`);
+await race(
+  {
+    number: 5,
+    title: "cache invalidation",
+    systems: "Redis, PostgreSQL with a replica",
+    wrong: "prices served from the cache that are not true any more",
+  },
+  async ({ say, diagnose, outcome }) => {
+    const [postgres, redis] = await Promise.all([startPostgres({ replica: true }), startRedis()]);
+    const pool = new pg.Pool({ connectionString: postgres.url });
+    const redisCli = async (...command) => {
+      const args = ["redis-cli", "-p", `${redis.port}`, ...command];
+      diagnose(args.join(" "), await run(args));
+    };
+    const addresses = { primary: postgres.url, replica: postgres.replica.url, redis: redis.url };
+    const job = { ...addresses, fillMs: FILL_MS, waitMs: WAIT_MS, ids: IDS };
+    const start = (how, more, holdAt) => new Worker(WORKER, { ...job, how, ...more }, { holdAt });
+    const stage = { postgres, redis, pool, say, job, start };
+    const schedules = { "slow reader": slowReader, "killed writer": killedWriter, "replica behind": replicaBehind };
+    try {
+      const without = { how: "cache-aside", wrong: 0, of: 0 };
+      for (const [title, schedule] of Object.entries(schedules)) {
+        const { wrong, of } = outcome({ how: `cache-aside, ${title}`, ...(await schedule(stage, "aside")) });
+        without.wrong += wrong;
+        without.of += of;
+        if (schedule !== slowReader) continue;
+        const truth = "select price from products where id = 3";
+        diagnose(`psql ${postgres.url} -Atc '${truth}'`, await postgres.psql(truth));
+        await redisCli("get", "product/3");
+        await redisCli("ttl", "product/3");
       }
-      return { without, fixed: [fixed] };
+      const fixed = [];
+      for (const [title, schedule] of Object.entries(schedules)) {
+        fixed.push(outcome({ how: `fenced cache, ${title}`, ...(await schedule(stage, "fenced")) }));
+      }
+      await redisCli("get", "leasehold:cache:{product/3}:value");
+      for (const how of ["aside", "fenced"]) {
+        const loads = await herd(stage, how);
+        say(`${READERS} readers miss the same price at once, ${how}: ${loads} of them read the database`);
+      }
+      return { without, fixed };
     } finally {
-      connection.disconnect();
-      await db.end();
+      await pool.end();
       await Promise.all([postgres.stop(), redis.stop()]);
     }
   },
 );
 
-/**
- *     a reader misses, and reads 101          (and stands still)
- *                                             the price becomes 201; the cache is told
- *     the reader fills
- */
-async function slowReaders({ db, redis, job }, how, pricesOf) {
-  const ids = Array.from({ length: SLOW_READERS }, (_, i) => i + 1);
-  await reset({ db, redis }, ids);
-  const prices = pricesOf({ redis, db });
-  const readers = ids.map((id) => new Worker(WORKER, { ...job, how, ids: [id] }, { holdAt: ["loaded"] }));
-  for (const reader of readers) await reader.at("loaded");
-  for (const id of ids) await prices.write(id, 200 + id);
-  for (const reader of readers) {
-    reader.goOn();
-    await reader.finished();
+/** All prices are old, in both databases, and the cache is empty. */
+async function reset({ postgres, redis, pool }) {
+  await pool.query(SCHEMA);
+  await redis.command("flushall");
+  const { rows } = await pool.query("select pg_current_wal_flush_lsn() as at");
+  const caughtUp = `select pg_last_wal_replay_lsn() >= '${rows[0].at}'`;
+  await until("the replica has all", async () => (await postgres.replica.psql(caughtUp)) === "t");
+}
+
+/** What is served to a reader that comes afterwards, compared with what is true. */
+async function judge({ pool, job }, how) {
+  const nothing = () => Promise.resolve();
+  const shop = await openShop({ ...job, how }, { loaded: nothing, committed: nothing });
+  try {
+    const prices = await shop.prices(IDS);
+    const { rows } = await pool.query("select price from products order by id");
+    return { wrong: prices.filter((price, i) => price !== rows[i].price).length, of: prices.length };
+  } finally {
+    await shop.close();
   }
-  let wrong = 0;
-  for (const id of ids) if ((await prices.read(id, () => {})) < 200) wrong++;
-  return { wrong, of: ids.length };
 }
 
-async function reset({ db, redis }, ids) {
-  await redis.flushall();
-  await db.query("truncate prices");
-  for (const id of ids) await db.query("insert into prices values ($1, $2)", [id, 100 + id]);
+/** Lets one that is ready do its work, to the end. */
+async function finish(worker) {
+  await worker.at("ready");
+  worker.goOn();
+  await worker.finished();
 }
 
-/** Several processes begin together to read what nobody has cached. */
-async function herd({ db, redis, job }, how) {
-  await reset({ db, redis }, [1]);
-  const readers = Array.from(
-    { length: HERD },
-    () => new Worker(WORKER, { ...job, how, ids: [1] }, { holdAt: ["ready", "loaded"] }),
-  );
-  for (const reader of readers) await reader.at("ready");
+/**
+ *     A misses, reads the old prices, stalls
+ *     B reads half of them                     (and fills, when A has no right to any more)
+ *     the writer changes all, and invalidates
+ *     A goes on: fills
+ */
+async function slowReader(stage, how) {
+  await reset(stage);
+  const { say, start } = stage;
+  const a = start(how, { together: true }, ["loaded"]);
+  const b = start(how, { ids: IDS.slice(0, PRODUCTS / 2) }, ["ready"]);
+  const writer = start(how, { price: NEW }, ["ready"]);
+  await a.at("loaded");
+  a.signal("SIGSTOP");
+  a.goOn();
+  await finish(b);
+  await finish(writer);
+  say("a reader has read the old prices and was stopped, and all have changed since: now it fills the cache");
+  a.signal("SIGCONT");
+  await a.finished();
+  return judge(stage, how);
+}
+
+async function killedWriter(stage, how) {
+  await reset(stage);
+  const { say, start } = stage;
+  const reader = start(how, {}, ["ready"]);
+  const writer = start(how, { price: NEW, together: true }, ["ready", "committed"]);
+  await finish(reader); // all are in the cache
+  await writer.at("ready");
+  writer.goOn();
+  await writer.at("committed");
+  await writer.kill();
+  say("a writer was killed behind its commit");
+  return judge(stage, how);
+}
+
+async function replicaBehind(stage, how) {
+  await reset(stage);
+  const { say, start, postgres } = stage;
+  const writer = start(how, { price: NEW }, ["ready"]);
+  const reader = start(how, { from: "replica" }, ["ready"]);
+  await postgres.replica.pause();
+  await finish(writer);
+  await finish(reader);
+  await postgres.replica.resume();
+  say("the prices were changed and read again, while the replica was behind");
+  return judge(stage, how);
+}
+
+/** How many of those who read the same at the same time have asked the database. */
+async function herd(stage, how) {
+  await reset(stage);
+  const ids = Array.from({ length: READERS / PROCESSES }, () => 1);
+  const readers = Array.from({ length: PROCESSES }, () => stage.start(how, { ids }, ["ready"]));
+  for (const reader of readers) await reader.at("ready"); // all begin together
   for (const reader of readers) reader.goOn();
-  // Whoever has loaded stands still for a moment, so that the others come meanwhile.
-  await Promise.race(readers.map((reader) => reader.at("loaded")));
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  const goOn = (reader) => reader.at("loaded").then(() => reader.goOn(), ignore); // most of them never load
-  for (const reader of readers) void goOn(reader);
   await Promise.all(readers.map((reader) => reader.finished()));
-  const loads = readers.reduce((sum, { reports }) => sum + reports.find((report) => "loads" in report).loads, 0);
-  return { loads, readers: readers.length };
+  return readers.flatMap(({ reports }) => reports.filter((report) => "loaded" in report)).length;
 }
-
-function ignore() {}

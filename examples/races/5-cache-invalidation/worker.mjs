@@ -1,22 +1,28 @@
-/** A process that reads one price. Started by race.mjs, which may hold it between its load and its fill. */
-import { Redis } from "ioredis";
-import pg from "pg";
+/** A process that reads the prices of products, or changes them. Started by race.mjs. */
 import { atWork, done } from "../common/worker.mjs";
-import { cacheAside, fenced } from "./prices.mjs";
+import { openShop } from "./shop.mjs";
 
 const { job, report, point } = atWork();
-const redis = new Redis(job.redis);
-const db = new pg.Pool({ connectionString: job.database, max: 1 });
-const prices = { cacheAside, fenced }[job.how]({ redis, db });
+const { ids, price } = job;
+const shop = await openShop(job, { loaded: together("loaded"), committed: together("committed") });
 await point("ready");
-let loads = 0;
-for (const id of job.ids) {
-  await prices.read(id, (price) => {
-    loads++;
-    return point("loaded", { id, price });
-  });
-}
-report({ loads });
-redis.disconnect();
-await db.end();
+if (price === undefined) await shop.prices(ids);
+else await shop.changeAll(ids, price);
+await shop.close();
 done();
+
+/** A point at which all are held together: those who have come there wait for the last one. */
+function together(name) {
+  let arrived = 0;
+  let all;
+  const opened = new Promise((resolve) => {
+    all = resolve;
+  });
+  return async () => {
+    report({ [name]: true });
+    if (!job.together) return;
+    arrived++;
+    if (arrived === ids.length) all(point(name));
+    await opened;
+  };
+}
