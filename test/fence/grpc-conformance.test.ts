@@ -51,11 +51,11 @@ describe("the conformance suite notices", () => {
   });
 });
 
-it("a call that was held up until its hold was over is refused by the service", async () => {
+it("a call that was held up until the next holder has come is refused by the service", async () => {
   const store = memoryStore();
   const subject = await grpcSubject({ store }, floorsIn(store));
   try {
-    const stopped = await subject.holder("a", 33, 50, "late");
+    const stopped = await subject.holder("a", 33, 60_000, "late");
     await subject.write({ name: "a", token: 34 }, "v34");
     expect(await stopped.goOn()).toBe("STALE_TOKEN");
     expect(await subject.read("a")).toBe("v34");

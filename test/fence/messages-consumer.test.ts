@@ -271,11 +271,13 @@ describe("a handler that fails", () => {
     expect(bench.told.at(-1)).toBe("other 5.1: returned");
   });
 
-  test("closing does not wait for the next attempt", async () => {
-    const bench = new Bench(() => Promise.reject(new Error("no")), { retryMs: 60_000 });
+  test("closing does not wait for the next attempt, nor make one", async () => {
+    const handle = vi.fn(() => Promise.reject(new Error("no")));
+    const bench = new Bench(handle, { retryMs: 60_000 });
     await bench.deliver(1);
     await bench.consumer.close();
     await bench.consumer.ended;
+    expect(handle).toHaveBeenCalledTimes(1);
     expect(bench.told).toEqual(["5.1: returned"]);
   });
 });
@@ -323,6 +325,15 @@ describe("a record that another consumer has moved", () => {
     await bench.deliver(2);
     expect(bench.handled).toEqual(["5.1", "5.4"]);
     expect(bench.told.sort()).toEqual(["5.1: done", "5.2: done", "5.3: done", "5.4: done"]);
+  });
+
+  test("when it has moved far, what comes next is not taken for a gap", async () => {
+    const bench = new Bench((_message, context) => context.save(undefined));
+    await bench.deliver(1);
+    await moved(bench, { token: 5, sequence: 9 });
+    await bench.deliver(2);
+    await bench.deliver(10);
+    expect(bench.handled).toEqual(["5.1", "5.10"]);
   });
 
   test("a handler that ignores the refusal, or does not save, is told of as applied", async () => {

@@ -271,8 +271,13 @@ describe("under", () => {
       void publisher.publish("a");
       throw error;
     });
+    let ended = false;
     const rejected = expect(under).rejects.toBe(error);
+    under.catch(() => {
+      ended = true;
+    });
     await settled();
+    expect(ended).toBe(false);
     await timing.advance(1_100);
     await rejected;
     expect(broker.sent).toEqual(["k 5.0 -", "k 5.1 a", "k 5.1 a"]);

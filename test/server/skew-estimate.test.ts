@@ -88,7 +88,7 @@ describe("a client that tells its round trips", () => {
           const simulation = new Simulation(1.8e12 + c, 1.8e12 + s, drift);
           for (const exchange of all) {
             // Of the first frame the server does not know yet that its round trip will be told.
-          simulation.exchange(exchange, exchange.upMs < ROUND_TRIP_MS_MAX);
+            simulation.exchange(exchange, exchange.upMs < ROUND_TRIP_MS_MAX);
             const { offsetMs, errorMs, certainMs } = simulation.seen;
             if (Number.isFinite(errorMs)) measured++;
             expect(Math.abs(offsetMs - simulation.truthMs)).toBeLessThanOrEqual(errorMs + FLOAT_MS);

@@ -15,8 +15,10 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 
 const stops = new FinalizationRegistry<() => void>((stop) => stop());
 
+type Listener = (reason: unknown) => void;
+
 interface Following {
-  readonly followers: Set<AbortController>;
+  readonly listeners: Set<Listener>;
   readonly onAbort: () => void;
 }
 
@@ -24,51 +26,73 @@ interface Following {
 const sources = new WeakMap<AbortSignal, Following>();
 
 function begin(source: AbortSignal): Following {
-  const followers = new Set<AbortController>();
+  const listeners = new Set<Listener>();
   const onAbort = () => {
-    for (const follower of followers) follower.abort(source.reason);
+    for (const listener of listeners) listener(source.reason);
   };
-  const following = { followers, onAbort };
+  const following = { listeners, onAbort };
   sources.set(source, following);
   source.addEventListener("abort", onAbort, { once: true });
   return following;
 }
 
 /** Returns how to stop following. */
-function follow(source: AbortSignal, abort: AbortController): () => void {
+function follow(source: AbortSignal, listener: Listener): () => void {
   const following = sources.get(source) ?? begin(source);
-  const { followers, onAbort } = following;
-  followers.add(abort);
+  const { listeners, onAbort } = following;
+  listeners.add(listener);
   return () => {
-    followers.delete(abort);
-    if (followers.size > 0 || sources.get(source) !== following) return;
+    listeners.delete(listener);
+    if (listeners.size > 0 || sources.get(source) !== following) return;
     sources.delete(source);
     source.removeEventListener("abort", onAbort);
   };
+}
+
+/** Calls the listener after so many milliseconds; Infinity: never. Returns how to call that off. */
+function after(limitMs: number, listener: () => void): () => void {
+  if (limitMs > TIMER_MS_MAX) return () => {};
+  const timer = setTimeout(listener, limitMs);
+  timer.unref(); // the request that it limits keeps the process alive, as long as there is one
+  return () => clearTimeout(timer);
+}
+
+/**
+ * Calls the listener when the hold ends: when its loss is signalled, or when its time is over where that is known and nothing
+ * signals the loss. Returns how to call that off.
+ */
+export function whenLost(hold: Hold, listener: Listener): () => void {
+  const { signal, resource } = hold;
+  if (signal?.aborted) listener(signal.reason);
+  if (signal) return signal.aborted ? () => {} : follow(signal, listener);
+  const message = `the time of the hold of ${JSON.stringify(resource)} is over`;
+  return after(hold.remainingMs(), () => listener(new FenceError("LOST", message, { resource })));
 }
 
 export class Aborting {
   readonly #abort = new AbortController();
   readonly #stops: (() => void)[] = [];
 
-  /** Follows these signals. */
-  constructor(...signals: readonly (AbortSignal | null | undefined)[]) {
-    for (const signal of signals) {
-      if (signal?.aborted) this.#abort.abort(signal.reason);
-      else if (signal) this.#stops.push(follow(signal, this.#abort));
-    }
-  }
-
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
 
-  /** Aborts it after so many milliseconds; Infinity: never. */
+  /** Follows a signal. */
+  with(source: AbortSignal | null | undefined): this {
+    if (source?.aborted) this.#abort.abort(source.reason);
+    else if (source) this.#stops.push(follow(source, (reason) => this.#abort.abort(reason)));
+    return this;
+  }
+
+  /** Follows a hold. */
+  withHold(hold: Hold): this {
+    this.#stops.push(whenLost(hold, (reason) => this.#abort.abort(reason)));
+    return this;
+  }
+
+  /** Aborts after so many milliseconds. */
   after(limitMs: number, reason: () => unknown): void {
-    if (limitMs > TIMER_MS_MAX) return;
-    const timer = setTimeout(() => this.#abort.abort(reason()), limitMs);
-    timer.unref(); // the request that it limits keeps the process alive, as long as there is one
-    this.#stops.push(() => clearTimeout(timer));
+    this.#stops.push(after(limitMs, () => this.#abort.abort(reason())));
   }
 
   /** Follows nothing any more. */
@@ -85,16 +109,4 @@ export class Aborting {
     if (body === null) stop();
     else stops.register(body, stop);
   }
-}
-
-/** What limits a request under this hold: its loss, and its time where that is known and nothing signals the loss. */
-export function abortingWith(hold: Hold, ...signals: readonly (AbortSignal | null | undefined)[]): Aborting {
-  const aborting = new Aborting(hold.signal, ...signals);
-  if (hold.signal === undefined) {
-    const { resource } = hold;
-    const over = () =>
-      new FenceError("LOST", `the time of the hold of ${JSON.stringify(resource)} is over`, { resource });
-    aborting.after(hold.remainingMs(), over);
-  }
-  return aborting;
 }

@@ -72,6 +72,37 @@ export interface Pass {
   end(): void;
 }
 
+/** A class and no literal: a literal with a getter has a shape of its own each time, and costs more than the check. */
+class LetIn implements Admitted {
+  readonly name: string;
+  readonly slot: number | undefined;
+  readonly resource: string;
+  readonly token: number;
+  readonly mode: "exclusive" | "shared";
+  readonly claim: Claim;
+  readonly #turn: Turn;
+  readonly #check: () => Promise<unknown>;
+
+  constructor({ name, slot, resource, token, mode }: Asked, turn: Turn, check: () => Promise<unknown>) {
+    this.name = name;
+    this.slot = slot;
+    this.resource = resource;
+    this.token = token;
+    this.mode = mode;
+    this.claim = slot === undefined ? { name, token, mode } : { name, token, mode, slot };
+    this.#turn = turn;
+    this.#check = check;
+  }
+
+  get signal(): AbortSignal {
+    return this.#turn.signal;
+  }
+
+  async check(): Promise<void> {
+    await this.#check();
+  }
+}
+
 const ALONE: Turn = { signal: new AbortController().signal, end: () => {} };
 
 export class Admission<Caller> {
@@ -111,16 +142,7 @@ export class Admission<Caller> {
     const floor = await this.#check(asked);
     if (asked.mode === "exclusive" && floor < asked.token) await this.#raise(asked);
     const turn = this.#turns === null ? ALONE : await this.#turn(this.#turns, asked, presence);
-    const { name, slot, resource, token, mode } = asked;
-    const claim: Claim = { name, token, mode, ...(slot === undefined ? {} : { slot }) };
-    const check = async () => void (await this.#check(asked));
-    const admitted = {
-      ...{ name, slot, resource, token, mode, claim, check },
-      get signal() {
-        return turn.signal;
-      },
-    };
-    return { admitted, end: turn.end };
+    return { admitted: new LetIn(asked, turn, () => this.#check(asked)), end: () => turn.end() };
   }
 
   /** The floor of a resource. Rejects UNREACHABLE. */

@@ -45,16 +45,19 @@ interface Waiter {
   readonly enter: () => void;
 }
 
-/** One that is inside. Most handlers never look at the signal, and it costs more than all the rest: it is made when asked for. */
-class Inside {
+/** One that is inside. */
+class Inside implements Turn {
   readonly entrant: Entrant;
+  readonly #onEnd: (inside: Inside) => void;
   #abort: AbortController | undefined;
   #stale: FenceError | undefined;
 
-  constructor(entrant: Entrant) {
+  constructor(entrant: Entrant, onEnd: (inside: Inside) => void) {
     this.entrant = entrant;
+    this.#onEnd = onEnd;
   }
 
+  /** Made when it is asked for: most handlers never look at it, and it costs more than all the rest. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController();
@@ -70,11 +73,16 @@ class Inside {
     this.#stale = stale(resource, token, waiting.token);
     this.#abort?.abort(this.#stale);
   }
+
+  end(): void {
+    this.#onEnd(this);
+  }
 }
 
 interface Queue {
   readonly inside: Set<Inside>;
-  readonly waiting: Set<Waiter>;
+  /** Made when somebody waits: mostly nobody does. */
+  waiting?: Set<Waiter>;
 }
 
 function together(a: Entrant, b: Entrant): boolean {
@@ -96,9 +104,9 @@ export class Turns {
    * has gone.
    */
   async take(entrant: Entrant, presence: Presence | undefined): Promise<Turn> {
-    const queue = this.#queues.get(entrant.resource) ?? { inside: new Set(), waiting: new Set() };
+    const queue = this.#queues.get(entrant.resource) ?? { inside: new Set() };
     this.#queues.set(entrant.resource, queue);
-    const mayEnter = queue.waiting.size === 0 && this.#fits(queue, entrant);
+    const mayEnter = !queue.waiting?.size && this.#fits(queue, entrant);
     return mayEnter ? this.#enter(queue, entrant) : await this.#wait(queue, entrant, presence);
   }
 
@@ -108,23 +116,17 @@ export class Turns {
   }
 
   #enter(queue: Queue, entrant: Entrant): Turn {
-    const inside = new Inside(entrant);
-    queue.inside.add(inside);
-    for (const { entrant: waiting } of queue.waiting) inside.warn(waiting);
-    const end = () => {
+    const turn = new Inside(entrant, (inside) => {
       if (queue.inside.delete(inside)) this.#advance(entrant.resource, queue);
-    };
-    return {
-      get signal() {
-        return inside.signal;
-      },
-      end,
-    };
+    });
+    queue.inside.add(turn);
+    for (const { entrant: waiting } of queue.waiting ?? []) turn.warn(waiting);
+    return turn;
   }
 
   /** Lets in from the front of the queue whoever fits. */
   #advance(resource: string, queue: Queue): void {
-    for (const waiter of queue.waiting) {
+    for (const waiter of queue.waiting ?? []) {
       if (!this.#fits(queue, waiter.entrant)) break;
       waiter.enter();
     }
@@ -134,7 +136,9 @@ export class Turns {
   #wait(queue: Queue, entrant: Entrant, presence: Presence | undefined): Promise<Turn> {
     const { waitingMax, waitingTotalMax, waitMs } = this.#limits;
     const { resource } = entrant;
-    if (queue.waiting.size >= waitingMax || this.#waiting >= waitingTotalMax) {
+    queue.waiting ??= new Set();
+    const { waiting } = queue;
+    if (waiting.size >= waitingMax || this.#waiting >= waitingTotalMax) {
       throw new FenceError("LIMIT", `too many requests wait for their turn at ${show(resource)}`, { resource });
     }
     const gone = () => new FenceError("LIMIT", `the caller at ${show(resource)} has gone`, { resource });
@@ -143,7 +147,7 @@ export class Turns {
       const leave = () => {
         clearTimeout(timer);
         stay?.();
-        queue.waiting.delete(waiter);
+        waiting.delete(waiter);
         this.#waiting -= 1;
       };
       const giveUp = (reason: unknown) => {
@@ -162,7 +166,7 @@ export class Turns {
       const waiter: Waiter = { entrant, enter };
       const timer = setTimeout(onLate, waitMs);
       const stay = presence?.onGone(() => giveUp(gone()));
-      queue.waiting.add(waiter);
+      waiting.add(waiter);
       this.#waiting += 1;
       for (const inside of queue.inside) inside.warn(entrant);
     });

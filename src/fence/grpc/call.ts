@@ -31,7 +31,7 @@ export interface Opened {
 /** What was read ahead. */
 type Ahead = { readonly message: unknown } | "half-close";
 
-export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata>> {
+export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<Metadata>> implements Presence {
   readonly #call: Inner;
   readonly #gate: Gate<Metadata>;
   #onGone: (() => void) | undefined;
@@ -44,6 +44,18 @@ export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<
   constructor(call: Inner, gate: Gate<Metadata>) {
     this.#call = call;
     this.#gate = gate;
+  }
+
+  /** Whether the caller has gone, for somebody who waits before the call is decided about. */
+  get gone(): boolean {
+    return this.#state === "closed";
+  }
+
+  onGone(listener: () => void): () => void {
+    this.#onGone = listener;
+    return () => {
+      this.#onGone = undefined;
+    };
   }
 
   /** The call as the handler's side is to see it. All that is not overridden goes to the network's side. */
@@ -105,26 +117,10 @@ export class FencedCall<Metadata extends GrpcMetadata, Inner extends ServerCall<
   }
 
   #decide(metadata: Metadata, message: unknown): void {
-    this.#gate.open(metadata, message, this.#presence()).then(
+    this.#gate.open(metadata, message, this).then(
       (opened) => this.#letIn(metadata, opened),
       (error: unknown) => this.#refuse(error),
     );
-  }
-
-  /** Whether the caller is still there, for somebody who waits before the call is decided about. */
-  #presence(): Presence {
-    const isClosed = () => this.#state === "closed";
-    return {
-      get gone() {
-        return isClosed();
-      },
-      onGone: (listener) => {
-        this.#onGone = listener;
-        return () => {
-          this.#onGone = undefined;
-        };
-      },
-    };
   }
 
   #letIn(metadata: Metadata, opened: Opened | undefined): void {

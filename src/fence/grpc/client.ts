@@ -4,7 +4,7 @@
  * A lock that is lost before the call is refused here, without a call. When it is lost during the call, the call is
  * cancelled; the server may have carried it out or not.
  */
-import { abortingWith } from "../admission/aborting.js";
+import { whenLost } from "../admission/aborting.js";
 import { extractFromAnswer, type HeaderCarrier, isClock, type MessageClock } from "../admission/clock.js";
 import { MODE_HEADER, TOKEN_HEADER } from "../admission/presented.js";
 import { FenceError, invalid } from "../errors.js";
@@ -66,6 +66,7 @@ export function fenceClientInterceptor<Metadata extends GrpcMetadata, Inner, Out
     let token: number;
     try {
       token = hold.token;
+      hold.signal?.throwIfAborted();
     } catch (error) {
       return new grpc.InterceptingCall(refusedCall(lost(hold, error), new grpc.Metadata()) as unknown as Inner);
     }
@@ -104,19 +105,18 @@ function fencedCall<Metadata extends GrpcMetadata, Inner, Outer extends Cancella
   token: number,
   clock: MessageClock | undefined,
 ): Outer {
-  const aborting = abortingWith(hold);
-  const loss = () => lost(hold, aborting.signal.reason);
+  let loss: FenceError | undefined;
+  let stop: (() => void) | undefined;
   const listener: ClientListener<Metadata> = {
     onReceiveMetadata(metadata, next) {
       if (clock) extractFromAnswer(clock, carrierOf(metadata));
       next(metadata);
     },
     onReceiveStatus(ended, next) {
-      aborting.end();
+      stop?.();
       if (clock) extractFromAnswer(clock, carrierOf(ended.metadata));
       // The status of a cancelled call has no trailers: its reason is put there.
-      const cancelled = aborting.signal.aborted && ended.code === status.aborted;
-      next(cancelled ? statusOf(loss(), new grpc.Metadata(), status.aborted) : ended);
+      next(loss && ended.code === status.aborted ? statusOf(loss, new grpc.Metadata(), status.aborted) : ended);
     },
   };
   const call = new grpc.InterceptingCall(inner, {
@@ -129,8 +129,9 @@ function fencedCall<Metadata extends GrpcMetadata, Inner, Outer extends Cancella
       next(presented, listener);
     },
   });
-  aborting.signal.addEventListener("abort", () => call.cancelWithStatus(status.aborted, loss().message), {
-    once: true,
+  stop = whenLost(hold, (reason) => {
+    loss = lost(hold, reason);
+    call.cancelWithStatus(status.aborted, loss.message);
   });
   return call;
 }

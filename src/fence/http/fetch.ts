@@ -1,4 +1,4 @@
-import { abortingWith } from "../admission/aborting.js";
+import { Aborting } from "../admission/aborting.js";
 import { extractFromAnswer, isClock, type MessageClock } from "../admission/clock.js";
 import { MODE_HEADER, TOKEN_HEADER } from "../admission/presented.js";
 import { invalid, show } from "../errors.js";
@@ -68,7 +68,7 @@ export function fencedFetch(lock: Fenced, options: FencedFetchOptions = {}): Fet
     present(hold, headers);
     clock?.inject(headers);
     const own = init.signal === undefined && isRequest(input) ? input.signal : init.signal;
-    const aborting = abortingWith(hold, own);
+    const aborting = new Aborting().withHold(hold).with(own);
     const response = await fetch(input, { ...init, headers, redirect, signal: aborting.signal }).catch((error) => {
       aborting.end();
       throw error;

@@ -1,4 +1,4 @@
-import { Aborting, abortingWith } from "../admission/aborting.js";
+import { Aborting } from "../admission/aborting.js";
 import { FenceError, invalid } from "../errors.js";
 import type { Fence, Floor } from "../fence.js";
 import { type Fenced, type Hold, holdsOf } from "../hold.js";
@@ -43,7 +43,7 @@ class RemoteFence implements Fence {
     present(hold, headers);
     const slot = resource === name ? {} : { slot: resource.slice(name.length + 1) };
     try {
-      const { floor } = await this.#floor({ name, ...slot }, resource, "PUT", headers, abortingWith(hold));
+      const { floor } = await this.#floor({ name, ...slot }, resource, "PUT", headers, new Aborting().withHold(hold));
       // Something in between that answers 200 to everything has raised nothing.
       if (hold.raises ? floor < token : floor > token) throw notAFence(this.#url);
     } finally {

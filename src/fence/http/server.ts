@@ -159,7 +159,9 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
   endpoint(): (req: Req, res: HttpResponse) => Promise<void> {
     const { admin } = this.#options;
     const answering = (req: Req, res: HttpResponse) =>
-      answerFloor(this.#admission, admin, req, presenceOf(res)).catch((error: unknown) => this.#refusalFor(req, error));
+      answerFloor(this.#admission, admin, req, new Present(res)).catch((error: unknown) =>
+        this.#refusalFor(req, error),
+      );
     return async (req, res) => {
       send(res, await answering(req, res).catch((error: unknown) => this.#failed(error).refusal));
     };
@@ -182,7 +184,7 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
         if (required) throw new TokenRequired();
         return OPEN;
       }
-      const { admitted, end } = await this.#admission.admit(req, askedOf(guarded, presented), presenceOf(res));
+      const { admitted, end } = await this.#admission.admit(req, askedOf(guarded, presented), new Present(res));
       this.#stamp(req, res, end);
       (req as { fence?: Admitted }).fence = admitted;
       return { end };
@@ -231,16 +233,22 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
   }
 }
 
-function presenceOf(res: HttpResponse): Presence {
-  return {
-    get gone() {
-      return res.destroyed;
-    },
-    onGone(listener) {
-      res.once("close", listener);
-      return () => res.off("close", listener);
-    },
-  };
+/** A caller is present until its response is closed. */
+class Present implements Presence {
+  readonly #res: HttpResponse;
+
+  constructor(res: HttpResponse) {
+    this.#res = res;
+  }
+
+  get gone(): boolean {
+    return this.#res.destroyed;
+  }
+
+  onGone(listener: () => void): () => void {
+    this.#res.once("close", listener);
+    return () => this.#res.off("close", listener);
+  }
 }
 
 function send(res: HttpResponse, { status, headers, body }: Answer): void {

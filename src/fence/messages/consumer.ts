@@ -129,7 +129,7 @@ export class OrderedConsumer<M, Tx> {
 
   /** Works at one key until nothing of it can be handled. Never rejects. */
   async #run(key: string, lane: Lane<M>): Promise<void> {
-    if (true) this.#working += 1;
+    if (this.#working < this.#settings.concurrency) this.#working += 1;
     else await new Promise<void>((resolve) => this.#turns.push(resolve));
     try {
       while (!this.#ending.signal.aborted) {

@@ -5,7 +5,8 @@
  *     ... the caller's statements ...
  *     check the floor, commit                    one call
  *
- * So it takes as many round trips as begin, statements, commit without a fence; with several locks, one more for each.
+ * So it takes as many round trips as begin, statements, commit without a fence; with several locks, one
+ * more for each further check, and for each further raise.
  *
  * **The raise is committed before the begin**, as in postgres-transaction.ts. Here it matters to everybody, since
  * repeatable read is the default: the snapshot must come after every commit of a lower token.
