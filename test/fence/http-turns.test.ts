@@ -283,6 +283,7 @@ describe("turns", () => {
         res.writeHead(500).end();
       });
     });
+    expect((await fetch(`${service.url}/registers/a`)).status).toBe(200); // it is not fenced, and takes no turn
     expect((await write(service, 33, "33")).status).toBe(500);
     expect(errors).toEqual([expect.objectContaining({ code: "INVALID" })]);
   });

@@ -180,6 +180,10 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     first.consumer.on(first.consumer.events.GROUP_JOIN, () => ++joins);
     const second = await consume(topic, highWater);
     await expect.poll(() => joins, poll).toBeGreaterThan(0);
+    const duplicates = () => [...first.verdicts.of("duplicate"), ...second.verdicts.of("duplicate")];
+    await expect.poll(() => duplicates().length, poll).toBeGreaterThan(0);
+    expect(duplicates().map(({ key }) => key)).toEqual(["b"]); // what was held back has come again, and is no duplicate
+    expect(await committed(topic)).toBe(0);
     await sendRaw(topic, "a.5.1", "b.5.2");
     await expect.poll(() => first.contents.length + second.contents.length, poll).toBe(4);
     expect([...first.contents, ...second.contents].filter((one) => one.startsWith("a"))).toEqual(["a.5.1", "a.5.2"]);
@@ -197,6 +201,7 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     await sendRaw(topic, "a.5.3");
     await verdicts.has("handled", 4);
     expect(contents).toEqual(["a.5.1", "a.5.2", "a.5.3", "a.5.4"]);
+    expect(verdicts.of("duplicate").length).toBe(2); // what was held back is none
   });
 
   test("stop: a message that cannot be handled is not committed, and comes again", async () => {

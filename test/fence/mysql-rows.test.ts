@@ -178,7 +178,7 @@ describeWithServices("rows in MariaDB", ["mariadb"], () => {
   describe("with a version", () => {
     it("lose no update of twenty writers, twenty-five times each", async () => {
       await pool.query("create table counters (id int primary key, n int not null, version bigint not null default 0)");
-      await pool.query("insert into counters values (1, 0)");
+      await pool.query("insert into counters values (1, 0, 0)");
       let conflicts = 0;
       const increment = async (attempt: number) => {
         if (attempt > 1) conflicts++;

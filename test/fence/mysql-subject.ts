@@ -95,6 +95,21 @@ function common({ pool, counting, schema }: Opened) {
   };
 }
 
+/**
+ * Inserts of one new row by several at once end in a deadlock when the first of them is rolled back: InnoDB gives those who
+ * waited locks on the gap, all of them. Who is not overtaken tries again, as programs on MySQL must.
+ */
+async function afterDeadlocks(write: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await write();
+      return;
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== "ER_LOCK_DEADLOCK" || attempt === 50) throw error;
+    }
+  }
+}
+
 /** Writes by `tx`. */
 export async function openTx(url: string, options: SubjectOptions = {}): Promise<Subject> {
   const opened = await open(url, options);
@@ -104,14 +119,16 @@ export async function openTx(url: string, options: SubjectOptions = {}): Promise
     ...common(opened),
     fence,
     write: (by, value) =>
-      fence.tx(
-        by,
-        async (tx) => {
-          const text = `insert into ${schema}.registers (resource, value) values (?, ?)
-            on duplicate key update value = values(value)`;
-          await tx.query(text, [holdOf(by).resource, value]);
-        },
-        { isolation },
+      afterDeadlocks(() =>
+        fence.tx(
+          by,
+          async (tx) => {
+            const text = `insert into ${schema}.registers (resource, value) values (?, ?)
+              on duplicate key update value = values(value)`;
+            await tx.query(text, [holdOf(by).resource, value]);
+          },
+          { isolation },
+        ),
       ),
     holder: (name, token, remainingMs, value) =>
       startHolder(holders, { url, schema, style: "tx", isolation }, name, token, remainingMs, value),

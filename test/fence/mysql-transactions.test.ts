@@ -49,18 +49,13 @@ describeWithServices("transactions behind MariaDB's fence", ["mariadb"], () => {
     rowsIn<{ number: number }>(await pool.query("select number from numbers where name = ?", [key]))[0]?.number;
   const add = (tx: MysqlDb, key: string, by: number) =>
     tx.query("update numbers set number = number + ? where name = ?", [by, key]);
-  /** Until a transaction waits for a lock. (Inside a procedure the server does not say for what statement.) */
-  const somebodyWaits = () =>
-    until(
-      async () =>
-        rowsIn(await pool.query("select 1 from information_schema.innodb_trx where trx_state = 'LOCK WAIT'")).length >
-        0,
-      { what: "a wait for a lock" },
-    );
-  const deadlocks = async () => {
-    const [row] = rowsIn<{ Value: string }>(await pool.query("show global status like 'Innodb_deadlocks'"));
+  const status = async (variable: string) => {
+    const [row] = rowsIn<{ Value: string }>(await pool.query("show global status like ?", [variable]));
     return Number(row?.Value);
   };
+  const deadlocks = () => status("Innodb_deadlocks");
+  const somebodyWaits = () =>
+    until(async () => (await status("Innodb_row_lock_current_waits")) > 0, { what: "a wait for a lock" });
   const numberOf = async (db: MysqlDb, key: string) =>
     rowsIn<{ number: number }>(await db.query("select number from numbers where name = ?", [key]))[0]?.number;
 
@@ -213,20 +208,24 @@ describeWithServices("transactions behind MariaDB's fence", ["mariadb"], () => {
 
   it("have the isolation that is asked for, and give the connection itself", async () => {
     const typed = mysqlFence<mysql.PoolConnection>(pool);
-    await put(name, 1);
+    const found = { "read committed": 2, "repeatable read": 1, serializable: "locked" } as const;
     for (const isolation of ["read committed", "repeatable read", "serializable"] as const) {
-      const level = await typed.tx(
+      await put(name, 1);
+      const seen = await typed.tx(
         exclusive(name, 5),
         async (tx) => {
-          await add(tx, name, 1);
-          const sql = `select trx_isolation_level as level from information_schema.innodb_trx
-            where trx_mysql_thread_id = connection_id()`;
-          const [rows] = await tx.connection.query<mysql.RowDataPacket[]>(sql);
-          return rows[0]?.level as string;
+          await numberOf(tx, name);
+          const other = pool.query("select number from numbers where name = ? for update nowait", [name]);
+          if (await other.catch(() => "locked").then((answer) => answer === "locked")) return "locked";
+          await put(name, 2);
+          const [rows] = await tx.connection.query<mysql.RowDataPacket[]>("select number from numbers where name = ?", [
+            name,
+          ]);
+          return rows[0]?.number as number;
         },
         { isolation },
       );
-      expect(level.toLowerCase()).toBe(isolation);
+      expect(seen).toBe(found[isolation]);
     }
   });
 
@@ -338,17 +337,19 @@ describeWithServices("transactions behind MariaDB's fence", ["mariadb"], () => {
     const [a, b] = [`${name}/a`, `${name}/b`];
     await put(a, 0);
     await put(b, 0);
-    const inside = gate();
+    const [inside, goOn] = [gate(), gate()];
     const old = fence.tx(exclusive(name, 33), async (tx) => {
       await add(tx, a, 1);
       inside.open();
+      await goOn.opened;
       await tx.query("update numbers set number = 7 where name = ?", [b]);
     });
     const oldEnd = old.catch((error: unknown) => error);
+    await inside.opened;
     await fence.tx(exclusive(name, 34), async (tx) => {
       await add(tx, b, 10);
       await tx.query("insert into numbers values (?, 0), (?, 0), (?, 0)", [`${b}/1`, `${b}/2`, `${b}/3`]); // it weighs more
-      await inside.opened;
+      goOn.open();
       await somebodyWaits();
       await add(tx, a, 10);
     });

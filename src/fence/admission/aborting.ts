@@ -7,7 +7,6 @@
  * A response's body is read after the response has come, nobody knows how long. So the sources are followed until the
  * body is gone, and nothing here holds it.
  */
-
 import { FenceError } from "../errors.js";
 import type { Hold } from "../hold.js";
 
@@ -28,6 +27,7 @@ const sources = new WeakMap<AbortSignal, Following>();
 function begin(source: AbortSignal): Following {
   const listeners = new Set<Listener>();
   const onAbort = () => {
+    sources.delete(source);
     for (const listener of listeners) listener(source.reason);
   };
   const following = { listeners, onAbort };
@@ -69,6 +69,7 @@ export function whenLost(hold: Hold, listener: Listener): () => void {
   return after(hold.remainingMs(), () => listener(new FenceError("LOST", message, { resource })));
 }
 
+/** A signal of one's own that follows others. */
 export class Aborting {
   readonly #abort = new AbortController();
   readonly #stops: (() => void)[] = [];

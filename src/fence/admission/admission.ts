@@ -42,8 +42,9 @@ export interface AdmissionOptions<Caller> extends PermissionOptions<Caller> {
   readonly limitMs?: number | undefined;
 }
 
-export const ADMISSION_OPTIONS: readonly (keyof AdmissionOptions<unknown>)[] = [
-  ...(["store", "authorize", "validate", "validationsMax", "serialize", "waitingMax", "waitMs", "limitMs"] as const),
+export const ADMISSION_OPTIONS = [
+  ...["store", "authorize", "validate", "validationsMax"],
+  ...["serialize", "waitingMax", "waitMs", "limitMs"],
 ];
 
 const WAITING_MAX = 100;

@@ -45,7 +45,10 @@ export interface FenceServerInterceptorOptions<Metadata extends GrpcMetadata, In
   readonly streamMessage?: boolean | undefined;
   /** `client.clock`: follows the Lamport timestamps of admitted calls, and puts one on their answers. */
   readonly clock?: MessageClock | undefined;
-  /** Hears the cause of each answer with INTERNAL, UNAVAILABLE or RESOURCE_EXHAUSTED, which the caller does not hear. */
+  /**
+   * Hears the cause of each answer with UNAVAILABLE or RESOURCE_EXHAUSTED, which the caller does not hear; and of each INTERNAL,
+   * which is otherwise a process warning.
+   */
   readonly onError?: ((error: unknown) => void) | undefined;
 }
 

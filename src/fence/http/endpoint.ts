@@ -4,7 +4,7 @@ import { MODE_HEADER, readPresented, TOKEN_HEADER } from "../admission/presented
 import { askedOf } from "../admission/target.js";
 import type { Presence } from "../admission/turns.js";
 import { FenceError, invalid } from "../errors.js";
-import { type Answer, json, TokenRequired } from "./problem.js";
+import { type Answer, json, plainProblem, TokenRequired } from "./problem.js";
 import type { HttpRequest } from "./types.js";
 
 const JSON_TYPE = "application/json";
@@ -31,9 +31,7 @@ export async function answerFloor<Req extends HttpRequest>(
 ): Promise<Answer> {
   const { method, headers } = req;
   if (method !== "PUT" && method !== "GET" && method !== "DELETE") {
-    return json(405, { type: "about:blank", title: "Method Not Allowed", status: 405 }, JSON_TYPE, {
-      allow: "GET, PUT, DELETE",
-    });
+    return plainProblem(405, "Method Not Allowed", { allow: "GET, PUT, DELETE" });
   }
   const lock = locked(req.url);
   if (method === "PUT") {

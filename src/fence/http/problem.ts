@@ -74,9 +74,9 @@ export function json(status: number, body: unknown, type: string, more: Readonly
   return { status, headers, body: body === undefined ? "" : JSON.stringify(body) };
 }
 
-/** The answer to a request in which the service's own code failed. */
-export function failure(): Answer {
-  return json(500, { type: "about:blank", title: "Internal Server Error", status: 500 }, PROBLEM_TYPE);
+/** An answer of which the status says everything. */
+export function plainProblem(status: number, title: string, more: Readonly<Record<string, string>> = {}): Answer {
+  return json(status, { type: "about:blank", title, status }, PROBLEM_TYPE, more);
 }
 
 export const isProblem = (response: Response): boolean =>

@@ -27,7 +27,7 @@ import type { Presence } from "../admission/turns.js";
 import { FenceError, invalid } from "../errors.js";
 import { checkKeys } from "../token.js";
 import { answerFloor } from "./endpoint.js";
-import { type Answer, failure, problemOf, TokenRequired } from "./problem.js";
+import { type Answer, plainProblem, problemOf, TokenRequired } from "./problem.js";
 import { stampWhenSent, takeNote } from "./stamp.js";
 import type { FastifyReply, HttpRequest, HttpResponse, Next } from "./types.js";
 
@@ -43,16 +43,25 @@ export interface HttpFenceOptions<Req extends HttpRequest = HttpRequest> extends
   readonly clock?: MessageClock | undefined;
   /** Who may read and reset floors at the endpoint. Default: nobody. */
   readonly admin?: ((req: Req) => boolean | Promise<boolean>) | undefined;
-  /** Hears the cause of each answer with 500 or 503, which the caller does not hear. */
+  /**
+   * Hears the cause of each answer with 503, which the caller does not hear; and with `node` and `endpoint` of each 500, which
+   * is otherwise a process warning.
+   */
   readonly onError?: ((error: unknown) => void) | undefined;
 }
 
 const OPTIONS = [...ADMISSION_OPTIONS, "resource", "required", "clock", "admin", "onError"];
 
 /** What comes of a request: it is refused, or goes on, and says when it has ended. */
-type Entry = { readonly refusal: Answer } | { readonly refusal?: undefined; readonly end: () => void };
+type Entry = { readonly refusal: Answer } | Open;
 
-const OPEN: Entry = { end: () => {} };
+interface Open {
+  readonly refusal?: undefined;
+  readonly end: () => void;
+}
+
+/** What is not fenced goes on. */
+const OPEN: Open = { end: () => {} };
 
 /** A fence in front of handlers. Made by `httpFence`. */
 export class HttpFence<Req extends HttpRequest = HttpRequest> {
@@ -79,7 +88,8 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
   }
 
   /**
-   * A listener for `node:http` that calls the handler with what is admitted. Rejects with what the handler throws.
+   * A listener for `node:http` that calls the handler with what is admitted. With `serialize` the handler returns a promise.
+   * Rejects with what the handler throws.
    *
    * @example
    * createServer(fence.node(async (req, res) => {
@@ -93,13 +103,13 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
     return async (req, res) => {
       const entry = await this.#entry(req, res).catch((error: unknown) => this.#failed(error));
       if (entry.refusal) send(res, entry.refusal);
-      else await this.#run(entry.end, res, () => handler(req, res));
+      else await this.#run(entry, res, () => handler(req, res));
     };
   }
 
   /**
    * For express: without a handler a middleware, with one a handler that is called with what is admitted. With `serialize` a
-   * handler is needed. Throws INVALID.
+   * handler is needed, and returns a promise. Throws INVALID.
    *
    * @example
    * app.put("/orders/:id", fence.express(async (req, res) => {
@@ -115,7 +125,7 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
       try {
         const entry = await this.#entry(req, res);
         if (entry.refusal) return send(res, entry.refusal);
-        if (handler) return void (await this.#run(entry.end, res, () => handler(req, res, next)));
+        if (handler) return void (await this.#run(entry, res, () => handler(req, res, next)));
       } catch (error) {
         return next(error);
       }
@@ -125,7 +135,8 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
 
   /**
    * For fastify: without a handler a hook (`preHandler`, or `onRequest` if the resource does not depend on the body), with one
-   * a handler that is called with what is admitted. With `serialize` a handler is needed. Throws INVALID.
+   * a handler that is called with what is admitted. With `serialize` a handler is needed, and returns a promise. Throws
+   * INVALID.
    *
    * @example
    * app.put("/orders/:id", fence.fastify(async (request) => {
@@ -140,7 +151,7 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
     return async (request, reply) => {
       const entry = await this.#entry(request, reply.raw);
       if (entry.refusal) return answerWith(reply, entry.refusal);
-      return handler && (await this.#run(entry.end, reply.raw, () => handler(request, reply)));
+      return handler && (await this.#run(entry, reply.raw, () => handler(request, reply)));
     };
   }
 
@@ -213,15 +224,16 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
     return refusal;
   }
 
-  async #run(end: () => void, res: HttpResponse, handler: () => unknown): Promise<unknown> {
+  async #run(entry: Open, res: HttpResponse, handler: () => unknown): Promise<unknown> {
+    const hasTurn = this.#admission.serializes && entry !== OPEN;
     try {
       const result = handler();
-      if (this.#admission.serializes && result === undefined && !res.writableEnded) {
+      if (hasTurn && result === undefined && !res.writableEnded) {
         throw invalid("with serialize a handler must return a promise that settles when its work is over");
       }
       return await result;
     } finally {
-      end();
+      entry.end();
     }
   }
 
@@ -229,7 +241,7 @@ export class HttpFence<Req extends HttpRequest = HttpRequest> {
   #failed(error: unknown): { readonly refusal: Answer } {
     if (this.#options.onError) this.#options.onError(error);
     else process.emitWarning(error instanceof Error ? error : String(error));
-    return { refusal: failure() };
+    return { refusal: plainProblem(500, "Internal Server Error") };
   }
 }
 

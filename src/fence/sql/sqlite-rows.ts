@@ -19,7 +19,7 @@ import { type VersionedUpdate, versionedUpdate } from "./versioned.js";
 const sqlite: Dialect = {
   quote: (identifier) => `"${identifier.replaceAll('"', '""')}"`,
   placeholder: () => "?",
-  // The driver binds a number as a real, which an integer column takes as an integer only below 2^51.
+  // The driver binds a number as a real, and a column that was not declared as one of integers keeps it so.
   whole: (value) => BigInt(value),
   // A real can be there all the same, from SQL that binds the token as a number. Its text would have a point.
   asText: (column) =>

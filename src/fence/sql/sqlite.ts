@@ -17,7 +17,7 @@
  * hold once more, immediately before the commit, and rolls back.
  */
 import { isAsyncFunction } from "node:util/types";
-import { FenceError, invalid, stale } from "../errors.js";
+import { FenceError, invalid, show, stale } from "../errors.js";
 import type { Fence, Floor } from "../fence.js";
 import { type Fenced, type Hold, holdOf, holdsOf } from "../hold.js";
 import { checkKeys, checkResource, readToken } from "../token.js";
@@ -36,6 +36,8 @@ export interface SqliteFenceOptions {
   readonly table?: string | undefined;
 }
 
+/** As many as `acquireAll` takes at once. */
+const LOCKS_MAX = 64;
 const OPTION_KEYS: readonly (keyof SqliteFenceOptions)[] = ["table"];
 
 /** The statements of the fence, prepared when they are first needed: before `migrate` there is no table. */
@@ -74,16 +76,16 @@ export class SqliteFence<Database extends SqliteDatabase> implements Fence {
   }
 
   /**
-   * Runs `fn` in a transaction that is committed only if the lock's token is not below the floor, which it raises. `fn`
-   * gets the database; everything that it does with it before it returns is in the transaction. If it throws, the
-   * transaction is rolled back and the error passes through.
+   * Runs `fn` in a transaction that is committed only if the lock's token is not below the floor, which it raises; with
+   * several locks, only if none of them is stale. `fn` gets the database; everything that it does with it before it returns
+   * is in the transaction. If it throws, the transaction is rolled back and the error passes through.
    *
    * It is synchronous, as better-sqlite3 is. While it waits for the write lock (the busy timeout of the database, 5 s by
    * default) the process stands still, and so do the renewals of its locks: choose it well below their TTL.
    *
    * Throws STALE_TOKEN; LOST when the hold is over, also if it ends inside; INVALID for a wrong argument, inside another
-   * transaction, and for a callback that is asynchronous or ends the transaction itself; UNREACHABLE when the database
-   * stays busy; OUTCOME_UNKNOWN when the disk fails in the commit. But for the last nothing is written then.
+   * transaction, and for a callback that is asynchronous; UNREACHABLE when the database stays busy. Nothing is written then.
+   * Throws OUTCOME_UNKNOWN when the disk fails in the commit, and INVALID when the callback has ended the transaction.
    *
    * @example
    * await client.withLock("orders/42", async (lock) => {
@@ -92,30 +94,38 @@ export class SqliteFence<Database extends SqliteDatabase> implements Fence {
    *   fence.tx(lock, (db) => db.prepare("update orders set state = ? where id = 42").run(next(order)));
    * });
    */
-  tx<Result>(lock: Fenced, fn: (db: Database) => Result): Result {
-    const hold = holdOf(lock);
+  tx<Result>(lock: Fenced | readonly Fenced[], fn: (db: Database) => Result): Result {
+    const locks = isSeveral(lock) ? lock : [lock];
+    if (locks.length < 1 || locks.length > LOCKS_MAX) throw invalid(`1 to ${LOCKS_MAX} locks, not ${locks.length}`);
+    const holds = locks.map(holdOf);
     if (typeof fn !== "function" || isAsyncFunction(fn)) {
       throw invalid("the callback must be a function that is not async: what it does later is not in the transaction");
     }
-    return this.#guarded([hold], () => {
+    return this.#guarded(holds, () => {
       const result = fn(this.#db);
       if (isThenable(result)) {
         throw invalid("the callback returned a promise: what it does later is not in the transaction");
       }
-      look(hold); // the last one: what a process that wakes from a stop meets
+      holds.forEach(look); // the last one: what a process that wakes from a stop meets
       return result;
     });
   }
 
+  /**
+   * Raises the floor to the token of a lock, or the floors of all its permits; a shared hold is only checked. Rejects as `tx`
+   * throws.
+   */
   async raise(lock: Fenced): Promise<void> {
     this.#guarded(holdsOf(lock), () => {});
   }
 
+  /** The floor of a resource: `name` of a lock, or `name#slot`. Rejects INVALID. */
   async inspect(resource: string): Promise<Floor> {
     checkResource(resource);
     return { resource, floor: this.#floor(resource) };
   }
 
+  /** Forgets the floor of a resource. Rejects INVALID, also inside a transaction, and UNREACHABLE. */
   async reset(resource: string): Promise<void> {
     checkResource(resource);
     this.#immediate(() => this.#statements.reset.run(resource));
@@ -125,7 +135,8 @@ export class SqliteFence<Database extends SqliteDatabase> implements Fence {
    * The fence in the row: changes one row, which has the token of its last writer in the column `token`, if that is not
    * above the lock's. Runs by itself or in a transaction that is open.
    *
-   * Throws STALE_TOKEN, NOT_FOUND, LOST, and INVALID, also when `where` matches several rows. Nothing is written then.
+   * Throws STALE_TOKEN, NOT_FOUND, LOST, INVALID, also when `where` matches several rows, and what the driver throws, such
+   * as SQLITE_BUSY. Nothing is written then.
    *
    * @example
    * fence.updateRow(lock, { table: "orders", where: { id: 42 }, set: { state: "paid" } });
@@ -150,17 +161,22 @@ export class SqliteFence<Database extends SqliteDatabase> implements Fence {
   /** Checks the floors of these holds, raises them, and does the work, all in one transaction. */
   #guarded<Result>(holds: readonly Hold[], work: () => Result): Result {
     holds.forEach(look); // before anything is sent
-    return this.#immediate(() => {
-      for (const hold of holds) this.#guard(hold);
-      return work();
-    });
+    try {
+      return this.#immediate(() => {
+        for (const hold of holds) this.#guard(hold);
+        return work();
+      });
+    } catch (error) {
+      if (FenceError.is(error, "UNREACHABLE")) holds.forEach(look); // who waited until its hold was over is told that
+      throw error;
+    }
   }
 
   #guard(hold: Hold): void {
     const token = look(hold); // again: it may have waited for the write lock
     const floor = this.#floor(hold.resource);
     if (floor > token) throw stale(hold.resource, token, floor);
-    // A bigint: the driver binds a number as a real, which an integer column takes as an integer only below 2^51.
+    // A bigint: the driver binds every number as a real.
     if (hold.raises && floor < token) this.#statements.raise.run(hold.resource, BigInt(token));
   }
 
@@ -235,6 +251,8 @@ export class SqliteFence<Database extends SqliteDatabase> implements Fence {
   }
 }
 
+const isSeveral = (lock: Fenced | readonly Fenced[]): lock is readonly Fenced[] => Array.isArray(lock);
+
 /** Throws LOST when it is over. */
 const look = (hold: Hold): number => hold.token;
 
@@ -258,6 +276,7 @@ export function sqliteFence<Database extends SqliteDatabase>(
   options: SqliteFenceOptions = {},
 ): SqliteFence<Database> {
   checkKeys(options, OPTION_KEYS, "the options of sqliteFence");
+  if (typeof db?.prepare !== "function") throw invalid(`a database of better-sqlite3 is needed, not ${show(db)}`);
   return new SqliteFence(db, checkTable(options.table ?? "leasehold_fence"));
 }
 
