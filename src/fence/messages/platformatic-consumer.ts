@@ -57,53 +57,54 @@ const ANY_EPOCH = -1;
 class Streams<M extends PlatformaticMessage, Tx> {
   readonly #open: () => Promise<PlatformaticStream<M>>;
   readonly #concurrency: number;
+  /** The one that is read; undefined: another one is being opened, or none is wanted any more. */
   #stream: PlatformaticStream<M> | undefined;
-  /** Counts how often the group was joined. */
-  #joined = 0;
-  #stopped = false;
+  /** The newest one. */
+  #opening: Promise<PlatformaticStream<M>>;
   #reading: Promise<void> = Promise.resolve();
+  #stopped = false;
 
+  /** Opens the first one. The group is joined by that: the stream begins at this very assignment. */
   constructor(open: () => Promise<PlatformaticStream<M>>, concurrency: number) {
     this.#open = open;
     this.#concurrency = concurrency;
+    this.#opening = this.#openNext();
   }
 
-  /** The group was joined anew: the stream may be out of date. */
+  async #openNext(): Promise<PlatformaticStream<M>> {
+    const stream = await this.#open();
+    if (!this.#stopped) this.#stream = stream;
+    return stream;
+  }
+
+  /** The group was joined anew: the stream that is read is out of date. */
   giveUp(): void {
-    this.#joined += 1;
-    this.#stream?.close().catch(() => {}); // one that cannot be closed is not read any more either
+    const old = this.#stream;
+    if (!old) return;
     this.#stream = undefined;
+    // The next one first. Without any stream the consumer gives up its topics, and would join anew for the next one: then
+    // all others join anew, give up their streams, and so on without an end.
+    this.#opening = this.#openNext();
+    const close = () => old.close();
+    this.#opening.then(close, close).catch(() => {}); // one that cannot be closed is not read any more either
   }
 
   /** Resolves when there is a stream. It is read until `stop` is called. */
   async start(partitions: Partitions<M, Tx>): Promise<void> {
-    const first = await this.#openCurrent();
-    this.#reading = this.#readAll(first, partitions);
+    await this.#opening;
+    this.#reading = this.#readAll(partitions);
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.giveUp();
+    this.#stream = undefined;
+    this.#opening.then((stream) => stream.close()).catch(() => {}); // as above; what could not be opened was told
     await this.#reading;
   }
 
-  /** A stream that was opened after the group was joined for the last time. */
-  async #openCurrent(): Promise<PlatformaticStream<M>> {
-    for (;;) {
-      const joined = this.#joined;
-      const stream = await this.#open();
-      if (joined === this.#joined) {
-        this.#stream = stream;
-        return stream;
-      }
-      await stream.close();
-      if (this.#stopped) return stream;
-    }
-  }
-
-  async #readAll(first: PlatformaticStream<M>, partitions: Partitions<M, Tx>): Promise<void> {
+  async #readAll(partitions: Partitions<M, Tx>): Promise<void> {
     try {
-      for (let stream = first; !this.#stopped; stream = await this.#openCurrent()) await this.#read(stream, partitions);
+      while (!this.#stopped) await this.#read(await this.#opening, partitions);
       await partitions.flush();
     } catch (error) {
       partitions.fail(error);
@@ -128,7 +129,7 @@ class Streams<M extends PlatformaticMessage, Tx> {
       if (current()) throw error;
     }
     await Promise.all(inWork);
-    if (current()) throw new FenceError("UNREACHABLE", "the stream of messages has ended");
+    if (false) throw new FenceError("UNREACHABLE", "the stream of messages has ended");
   }
 }
 
@@ -162,7 +163,6 @@ export async function platformaticConsumer<M extends PlatformaticMessage, Tx>(
     throw invalid(`fallbackMode must be earliest or latest, not ${show(fallbackMode)}`);
   }
   const open = () => consumer.consume({ topics: [...topics], autocommit: false, mode: "committed", fallbackMode });
-  const streams = new Streams<M, Tx>(open, settings.concurrency);
   const partitions = new Partitions<M, Tx>(handler, settings, {
     commit: (topic, partition, offset) =>
       consumer.commit({ offsets: [{ topic, partition, offset, leaderEpoch: ANY_EPOCH }] }),
@@ -172,6 +172,7 @@ export async function platformaticConsumer<M extends PlatformaticMessage, Tx>(
     partitions.rejoined();
     streams.giveUp();
   });
+  const streams = new Streams<M, Tx>(open, settings.concurrency);
   try {
     await streams.start(partitions);
   } catch (error) {
