@@ -94,7 +94,12 @@ describe.each(["node", "express", "fastify"] as const)("with %s", (framework) =>
 
   it("with turns: the newer holder waits until the older one's handler has ended", async () => {
     const gate = new Gate();
-    const service = await start(framework, { serialize: true }, gate.work);
+    const told: (boolean | undefined)[] = [];
+    const service: Service = await start(framework, { serialize: true }, async (resource, value, req) => {
+      await gate.work(resource, value, req);
+      told.push(service.fence.of(req)?.signal.aborted); // asked for when it is too late already
+      return "";
+    });
     const old = write(service, 33, "slow 33");
     await gate.inside("slow 33");
     const newer = watched(write(service, 34, "34"));
@@ -107,6 +112,7 @@ describe.each(["node", "express", "fastify"] as const)("with %s", (framework) =>
     expect((await old).status).toBe(200);
     expect((await newer.answer).status).toBe(200);
     expect(gate.left).toEqual(["slow 33", "34"]);
+    expect(told).toEqual([true, false]);
     expect(service.registers.get("a")).toBe("34");
   });
 

@@ -137,12 +137,39 @@ describe("@platformatic/kafka", () => {
     const joined = first.joins();
     const second = await consume(topic, highWater);
     await expect.poll(() => first.joins(), poll).toBeGreaterThan(joined);
+    const duplicates = () => [...first.verdicts.of("duplicate"), ...second.verdicts.of("duplicate")];
+    await expect.poll(() => duplicates().length, poll).toBeGreaterThan(0);
+    expect(duplicates().map(({ key }) => key)).toEqual(["b"]); // what was held back has come again, and is no duplicate
+    expect(broker.committed(topic, topic, 0)).toBe(0n);
     await sendRaw(topic, "a.5.1", "b.5.2");
     await expect.poll(() => first.contents.length + second.contents.length, poll).toBe(4);
     const handled = [...first.contents, ...second.contents];
     expect(handled.filter((one) => one.startsWith("a"))).toEqual(["a.5.1", "a.5.2"]);
     expect([...first.verdicts.of("gap"), ...second.verdicts.of("gap")]).toEqual([]);
     await expect.poll(() => broker.committed(topic, topic, 0), poll).toBe(4n);
+    // A new stream makes nobody join: that would make the others join, and they would begin new streams.
+    expect(first.joins()).toBe(joined + 1);
+    expect(second.joins()).toBe(1);
+  });
+
+  test("…also where nothing was committed, and a new stream would begin at the end", async () => {
+    const topic = newTopic();
+    const highWater = new MemoryHighWater();
+    const first = await consume(topic, highWater, { fallbackMode: "latest" });
+    // It is not told when the driver has found the end. What it handles it has not missed.
+    for (let token = 1; first.contents.length === 0; token++) {
+      await sendRaw(topic, `first.${token}.1`);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const handled = first.contents.length;
+    await sendRaw(topic, "a.5.2", "b.5.1");
+    await expect.poll(() => first.contents, poll).toContain("b.5.1");
+    const second = await consume(topic, highWater, { fallbackMode: "latest" });
+    await second.running.close();
+    await second.consumer.close(true);
+    await sendRaw(topic, "a.5.1");
+    const all = () => [...first.contents.slice(handled), ...second.contents].filter((one) => one.startsWith("a"));
+    await expect.poll(all, poll).toEqual(["a.5.1", "a.5.2"]);
   });
 
   test("a rebalance in the midst of many messages, some of them held back, loses and repeats none", async () => {

@@ -152,6 +152,16 @@ describeWithServices("rows in MariaDB", ["mariadb"], () => {
       expect(await row()).toMatchObject({ state: "new", token: 0 });
     });
 
+    it("tell what is committed, not what an older snapshot shows", async () => {
+      const client = await pool.getConnection();
+      await client.query("start transaction with consistent snapshot");
+      await fence.updateRow(exclusive(name, 34), { table, set: paid, where: { id } });
+      const late = fence.updateRow(exclusive(name, 33), { table, set: { state: "late" }, where: { id } }, client);
+      await expect(late).rejects.toMatchObject({ code: "STALE_TOKEN", floor: 34 });
+      await client.query("rollback");
+      client.release();
+    });
+
     it("are guarded in handwritten statements by a look at the number of rows", async () => {
       const sql = "update orders set state = 'paid', token = ? where id = ? and token <= ?";
       const write = async (token: number) => {

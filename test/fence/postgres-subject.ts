@@ -17,6 +17,8 @@ type Rewrite = (text: string) => string;
 /** A pool that counts what is sent by it, and may change it. */
 export class CountingPool implements PostgresPool {
   sent = 0;
+  /** The most statements that one of its connections has had at once: the driver wants one after the other. */
+  atOnceMax = 0;
 
   constructor(
     readonly pool: pg.Pool,
@@ -30,10 +32,12 @@ export class CountingPool implements PostgresPool {
 
   async connect(): Promise<PostgresClient> {
     const client = await this.pool.connect();
+    let atOnce = 0;
     return {
       query: (text, values) => {
         this.sent++;
-        return client.query(this.rewrite(text), values);
+        this.atOnceMax = Math.max(this.atOnceMax, ++atOnce);
+        return client.query(this.rewrite(text), values).finally(() => atOnce--);
       },
       on: (event, listener) => client.on(event, listener),
       removeListener: (event, listener) => client.removeListener(event, listener),

@@ -143,6 +143,7 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
       void add(tx, name, 1);
     });
     expect(await get(name)).toBe(52);
+    expect(counting.atOnceMax).toBe(1);
   });
 
   it("have a bound on statements that wait", async () => {

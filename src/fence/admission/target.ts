@@ -2,7 +2,6 @@
  * What a request writes to, as the service says. Never as the caller says: a holder that is stale for one resource could
  * name another, for which it is not.
  */
-import { invalid, show } from "../errors.js";
 import { holdOf } from "../hold.js";
 import { checkKeys } from "../token.js";
 import type { Presented } from "./presented.js";
@@ -37,9 +36,6 @@ export function nameAndSlot(guarded: Exclude<Guarded, null>): { name: string; sl
 /** Throws INVALID for names, slots and combinations that cannot be. */
 export function askedOf(guarded: Exclude<Guarded, null>, { token, mode }: Presented): Asked {
   const { name, slot } = nameAndSlot(guarded);
-  if (slot !== undefined && mode === "shared") {
-    throw invalid(`${show(name)} is guarded by permits, which are not shared`);
-  }
   const { resource } = holdOf({ name, slot, token, mode });
   return { name, slot, resource, token, mode };
 }

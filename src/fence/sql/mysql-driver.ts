@@ -78,6 +78,20 @@ export function readStale(error: unknown): number | undefined {
   return digits === undefined ? undefined : Number(digits);
 }
 
+/** The bit of the server's state that says: a transaction is open. */
+const IN_TRANSACTION = 1;
+
+/** The state that the server was in after a statement, as its last head says; rows alone do not say it. */
+function stateAfter([result]: MysqlAnswer): number | undefined {
+  const head: unknown = Array.isArray(result) ? result.at(-1) : result;
+  const state = typeof head === "object" && head !== null && "serverStatus" in head ? head.serverStatus : undefined;
+  return typeof state === "number" ? state : undefined;
+}
+
+/** Whether the server has said, with this answer, that no transaction is open any more. */
+export const isOutside = (answer: MysqlAnswer): boolean =>
+  ((stateAfter(answer) ?? IN_TRANSACTION) & IN_TRANSACTION) === 0;
+
 /** The rows of an answer, each as its first value: also when the pool is set to give rows as arrays. */
 export function firstValues([rows]: MysqlAnswer): unknown[] {
   if (!Array.isArray(rows)) return [];

@@ -23,7 +23,9 @@ export const mysql: Dialect = {
 
 export const rowsOf = (db: MysqlDb): RowRunner => ({
   changed: async ({ text, values }) => matchedRows(await db.query(text, [...values])),
-  seen: async ({ text, values }) => firstValues(await db.query(text, [...values])),
+  // With a lock, to see what is committed, as the update did: under repeatable read a plain look sees the snapshot, which
+  // may be older than the token that has refused the update.
+  seen: async ({ text, values }) => firstValues(await db.query(`${text} lock in share mode`, [...values])),
 });
 
 /** A unique key: its columns, and whether each is one of text. */

@@ -19,7 +19,8 @@
  *     update c                                   committed at once, without a check
  *
  * So nothing more is sent after such an error, and the transaction ends with it. For the same reason statements that end
- * a transaction by the way (`create table` and all its like) are refused.
+ * a transaction by the way (`create table` and all its like) are refused. A procedure may do it unseen; the server's answer
+ * says whether the transaction is still open, and if it is not, nothing more is sent.
  */
 import { FenceError, invalid, show, stale } from "../errors.js";
 import type { RaisedFloors } from "../raised.js";
@@ -28,6 +29,7 @@ import { Connection } from "./mysql-connection.js";
 import {
   endsConnection,
   firstValues,
+  isOutside,
   type MysqlAnswer,
   type MysqlConnection,
   type MysqlDb,
@@ -302,7 +304,11 @@ class OpenTx<Client extends MysqlConnection> implements MysqlTx<Client> {
     if (this.#closed) throw invalid("the transaction is over: nothing may be begun after the end of its function");
     return this.open.inTurn(async () => {
       await this.look();
-      return (await this.#ask(text, values && [...values])) as MysqlAnswer<Result>;
+      const answer = await this.#ask(text, values && [...values]);
+      if (!isOutside(answer)) return answer as MysqlAnswer<Result>;
+      const error = invalid(`the transaction was ended by ${show(text)}: what it had written is not fenced`);
+      this.#died = { error };
+      throw error;
     });
   }
 
