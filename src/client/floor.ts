@@ -51,13 +51,17 @@ export async function withFloors<H extends HeldLock | HeldSet>(
   }
 }
 
+/** Without `AbortSignal.any`, which leaves something behind at a long-lived signal with each call. */
 function unlessAborted(work: Promise<unknown>, ...signals: (AbortSignal | undefined)[]): Promise<unknown> {
-  const given = signals.filter((signal) => signal !== undefined);
-  const any = AbortSignal.any(given);
   return new Promise((resolve, reject) => {
-    const onAbort = () => reject(any.reason);
-    if (any.aborted) onAbort();
-    any.addEventListener("abort", onAbort, { once: true });
-    work.then(resolve, reject).finally(() => any.removeEventListener("abort", onAbort));
+    const onAbort = (event: Event) => reject((event.target as AbortSignal).reason);
+    for (const signal of signals) {
+      if (signal?.aborted) reject(signal.reason);
+      signal?.addEventListener("abort", onAbort, { once: true });
+    }
+    const done = () => {
+      for (const signal of signals) signal?.removeEventListener("abort", onAbort);
+    };
+    work.then(resolve, reject).finally(done);
   });
 }

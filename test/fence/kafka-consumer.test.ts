@@ -23,6 +23,7 @@ import { describeWithServices } from "../services/vitest.js";
 import { kafkaOf } from "./kafka-subject.js";
 import { exclusive } from "./locks.js";
 import { Registers, Verdicts } from "./messages-support.js";
+import { settled } from "./messages-timing.js";
 
 const poll = { timeout: 30_000, interval: 10 };
 const consumerScript = fileURLToPath(new URL("./holders/kafka-consumer.mjs", import.meta.url));
@@ -66,7 +67,7 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
 
   const newTopic = () => `topic-${randomUUID()}`;
 
-  /** Writes as any program might, into partition 0, with a stamp of its own making. */
+  /** Writes like any program might, into partition 0, with a stamp of its own making. */
   async function sendRaw(topic: string, ...positions: string[]): Promise<void> {
     const messages = positions.map((position) => {
       const [key = "", token, sequence] = position.split(".");
@@ -218,6 +219,33 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     const second = await consume(topic, highWater);
     await second.verdicts.has("handled");
     expect(second.contents).toEqual(["a.5.2"]);
+  });
+
+  test("close waits until what was handled is committed", async () => {
+    const topic = newTopic();
+    await sendRaw(topic, "a.5.1");
+    const { consumer, running, verdicts } = await consume(topic, new MemoryHighWater());
+    await expect.poll(() => committed(topic), poll).toBe(1);
+    const commit = consumer.commitOffsets.bind(consumer);
+    let open: () => void = () => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    consumer.commitOffsets = async (offsets) => {
+      await gate;
+      await commit(offsets);
+    };
+    await sendRaw(topic, "a.5.2");
+    await verdicts.has("handled", 2);
+    let closed = false;
+    const closing = running.close().then(() => {
+      closed = true;
+    });
+    await settled();
+    expect(closed).toBe(false);
+    open();
+    await closing;
+    expect(await committed(topic)).toBe(2);
   });
 
   test("a consumer that is killed between its commit in the database and that of its offset has its effect once", async () => {

@@ -13,6 +13,7 @@ import { stampHeaders } from "../../src/fence/messages/stamp.js";
 import { startBroker } from "./kafka-broker.js";
 import { exclusive } from "./locks.js";
 import { Verdicts } from "./messages-support.js";
+import { settled } from "./messages-timing.js";
 
 const poll = { timeout: 30_000, interval: 10 };
 
@@ -31,7 +32,7 @@ describe("@platformatic/kafka", () => {
 
   const newTopic = () => `topic-${randomUUID()}`;
 
-  /** Writes as any program might, into partition 0, with a stamp of its own making. */
+  /** Writes like any program might, into partition 0, with a stamp of its own making. */
   async function sendRaw(topic: string, ...positions: string[]): Promise<void> {
     const messages = positions.map((position) => {
       const [key = "", token, sequence] = position.split(".");
@@ -199,6 +200,34 @@ describe("@platformatic/kafka", () => {
       }
     }
     await expect.poll(() => broker.committed(topic, topic, 0), poll).toBe(BigInt(EACH + 40));
+  });
+
+  test("close waits until what was handled is committed", async () => {
+    const topic = newTopic();
+    const { consumer, running, verdicts } = await consume(topic, new MemoryHighWater());
+    await sendRaw(topic, "a.5.1");
+    await expect.poll(() => broker.committed(topic, topic, 0), poll).toBe(1n);
+    const commit = consumer.commit.bind(consumer);
+    let open: () => void = () => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const slow = async (options: Parameters<typeof commit>[0]) => {
+      await gate;
+      await commit(options);
+    };
+    Object.assign(consumer, { commit: slow });
+    await sendRaw(topic, "a.5.2");
+    await verdicts.has("handled", 2);
+    let closed = false;
+    const closing = running.close().then(() => {
+      closed = true;
+    });
+    await settled();
+    expect(closed).toBe(false);
+    open();
+    await closing;
+    expect(broker.committed(topic, topic, 0)).toBe(2n);
   });
 
   test("stop: a message that cannot be handled is not committed, and comes again", async () => {

@@ -66,9 +66,10 @@ export async function kafkajsConsumer<P extends KafkajsPayload, Tx>(
   let stopping = false;
   const partitions = new Partitions<P, Tx>(handler, settings, {
     commit: (topic, partition, offset) => consumer.commitOffsets([{ topic, partition, offset: String(offset) }]),
-    stop() {
+    async stop() {
       stopping = true;
-      return consumer.stop();
+      await partitions.flush(); // before kafkajs leaves the group
+      await consumer.stop();
     },
   });
   consumer.on("consumer.group_join", () => partitions.rejoined());
@@ -78,7 +79,7 @@ export async function kafkajsConsumer<P extends KafkajsPayload, Tx>(
   const eachMessage = async (payload: P) => {
     const { topic, partition, message } = payload;
     await partitions.accept(topic, partition, BigInt(message.offset), message.headers, payload);
-    if (stopping) await partitions.flush(); // before kafkajs leaves the group
+    if (stopping) await partitions.flush(); // it was handled while the consumer was about to stop
   };
   try {
     await consumer.run({ autoCommit: false, partitionsConsumedConcurrently: settings.concurrency, eachMessage });

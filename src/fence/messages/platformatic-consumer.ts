@@ -129,7 +129,7 @@ class Streams<M extends PlatformaticMessage, Tx> {
       if (current()) throw error;
     }
     await Promise.all(inWork);
-    if (false) throw new FenceError("UNREACHABLE", "the stream of messages has ended");
+    if (current()) throw new FenceError("UNREACHABLE", "the stream of messages has ended");
   }
 }
 
