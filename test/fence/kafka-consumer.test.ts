@@ -171,26 +171,32 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     expect(verdicts.of("invalid").length).toBe(1);
   });
 
-  test("when the group is joined anew, what was held back comes again, and everything is handled once", async () => {
-    const topic = newTopic();
-    const highWater = new MemoryHighWater(); // as a database would be: seen by both
-    await sendRaw(topic, "a.5.2", "b.5.1");
-    const first = await consume(topic, highWater);
-    await first.verdicts.has("handled");
-    let joins = 0;
-    first.consumer.on(first.consumer.events.GROUP_JOIN, () => ++joins);
-    const second = await consume(topic, highWater);
-    await expect.poll(() => joins, poll).toBeGreaterThan(0);
-    const duplicates = () => [...first.verdicts.of("duplicate"), ...second.verdicts.of("duplicate")];
-    await expect.poll(() => duplicates().length, poll).toBeGreaterThan(0);
-    expect(duplicates().map(({ key }) => key)).toEqual(["b"]); // what was held back has come again, and is no duplicate
-    expect(await committed(topic)).toBe(0);
-    await sendRaw(topic, "a.5.1", "b.5.2");
-    await expect.poll(() => first.contents.length + second.contents.length, poll).toBe(4);
-    expect([...first.contents, ...second.contents].filter((one) => one.startsWith("a"))).toEqual(["a.5.1", "a.5.2"]);
-    expect([...first.verdicts.of("gap"), ...second.verdicts.of("gap")]).toEqual([]);
-    await expect.poll(() => committed(topic), poll).toBe(4);
-  });
+  // Each assignment takes the mock broker 5 s, and on a busy machine there are several.
+  const REBALANCES = { timeout: 180_000 };
+  test(
+    "when the group is joined anew, what was held back comes again, and everything is handled once",
+    REBALANCES,
+    async () => {
+      const topic = newTopic();
+      const highWater = new MemoryHighWater(); // as a database would be: seen by both
+      await sendRaw(topic, "a.5.2", "b.5.1");
+      const first = await consume(topic, highWater);
+      await first.verdicts.has("handled");
+      let joins = 0;
+      first.consumer.on(first.consumer.events.GROUP_JOIN, () => ++joins);
+      const second = await consume(topic, highWater);
+      await expect.poll(() => joins, poll).toBeGreaterThan(0);
+      const duplicates = () => [...first.verdicts.of("duplicate"), ...second.verdicts.of("duplicate")];
+      await expect.poll(() => duplicates().length, poll).toBeGreaterThan(0);
+      expect(duplicates().map(({ key }) => key)).toEqual(["b"]); // what was held back has come again, and is no duplicate
+      expect(await committed(topic)).toBe(0);
+      await sendRaw(topic, "a.5.1", "b.5.2");
+      await expect.poll(() => first.contents.length + second.contents.length, poll).toBe(4);
+      expect([...first.contents, ...second.contents].filter((one) => one.startsWith("a"))).toEqual(["a.5.1", "a.5.2"]);
+      expect([...first.verdicts.of("gap"), ...second.verdicts.of("gap")]).toEqual([]);
+      await expect.poll(() => committed(topic), poll).toBe(4);
+    },
+  );
 
   test("when somebody seeks back, everything that was handled is a duplicate", async () => {
     const topic = newTopic();
