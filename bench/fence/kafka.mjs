@@ -1,4 +1,7 @@
-/** What stamps and the consumer's check add to messages in Kafka: to a send that all replicas confirm, and to the way to the handler. */
+/**
+ * What stamps and the consumer's check add to messages in Kafka: to a send that all replicas confirm, and to the way to
+ * the handler.
+ */
 import { kafkajsConsumer, kafkajsProducer, MemoryHighWater } from "@leasehold/fence/kafka";
 import { Kafka, logLevel } from "kafkajs";
 import { startKafka } from "../../test/services/kafka.mjs";

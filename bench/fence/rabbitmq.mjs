@@ -1,4 +1,7 @@
-/** What stamps and the consumer's check add to messages in RabbitMQ: to a confirmed publish, and to the way to the handler. */
+/**
+ * What stamps and the consumer's check add to messages in RabbitMQ: to a confirmed publish, and to the way to the
+ * handler.
+ */
 import { MemoryHighWater, rabbitmqConsumer, rabbitmqProducer } from "@leasehold/fence/rabbitmq";
 import amqp from "amqplib";
 import { startRabbitmq } from "../../test/services/rabbitmq.mjs";

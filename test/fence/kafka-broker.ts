@@ -1,7 +1,8 @@
 /**
  * A broker in memory, for the one client that no broker on the machine speaks with: @platformatic/kafka wants protocol
- * versions that librdkafka's mock broker does not have. It speaks over real sockets what that client sends: one node, two
- * partitions a topic, consumer groups with rebalances. It keeps nothing, and checks no more than the client relies on.
+ * versions that librdkafka's mock broker does not have. It speaks over real sockets what that client sends: one node,
+ * two partitions a topic, consumer groups with rebalances. It keeps nothing, and checks no more than the client relies
+ * on.
  */
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { Reader, readRecordsBatch, Writer } from "@platformatic/kafka";

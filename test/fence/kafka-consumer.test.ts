@@ -188,7 +188,8 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
       await expect.poll(() => joins, poll).toBeGreaterThan(0);
       const duplicates = () => [...first.verdicts.of("duplicate"), ...second.verdicts.of("duplicate")];
       await expect.poll(() => duplicates().length, poll).toBeGreaterThan(0);
-      expect(duplicates().map(({ key }) => key)).toEqual(["b"]); // what was held back has come again, and is no duplicate
+      // What was held back has come again, and is no duplicate.
+      expect(duplicates().map(({ key }) => key)).toEqual(["b"]);
       expect(await committed(topic)).toBe(0);
       await sendRaw(topic, "a.5.1", "b.5.2");
       await expect.poll(() => first.contents.length + second.contents.length, poll).toBe(4);
@@ -254,7 +255,7 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     expect(await committed(topic)).toBe(2);
   });
 
-  test("a consumer that is killed between its commit in the database and that of its offset has its effect once", async () => {
+  test("a consumer that is killed between the commits of its effect and its offset has its effect once", async () => {
     const topic = newTopic();
     const stamped = kafkajsProducer(producer, { topic });
     await stamped.under(exclusive("orders/1", 5), (publisher) => publisher.publish({ value: "paid" }));
@@ -279,7 +280,7 @@ describeWithServices("Kafka's producer and consumer", ["kafka", "postgres"], () 
     expect((await registers.row("orders/1"))?.writes).toBe(1);
   });
 
-  test("while one request is on its way the others are gathered, in their order, and each in one partition", async () => {
+  test("while one request is on its way the others are gathered, in their order, in one partition", async () => {
     const topic = newTopic();
     const sizes: number[] = [];
     const counting: KafkajsProducer = {

@@ -1,4 +1,7 @@
-/** Kafka's messages with the real @platformatic/kafka, and a broker in memory that speaks its protocol: see kafka-broker.ts. */
+/**
+ * Kafka's messages with the real @platformatic/kafka, and a broker in memory that speaks its protocol: see
+ * kafka-broker.ts.
+ */
 import { randomUUID } from "node:crypto";
 import {
   type Handler,

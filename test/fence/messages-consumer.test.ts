@@ -1,4 +1,6 @@
-/** The consumer of stamped messages without a broker: what it does about failures, bounds, and a record that has moved. */
+/**
+ * The consumer of stamped messages without a broker: what it does about failures, bounds, and a record that has moved.
+ */
 import { FenceError } from "@leasehold/fence";
 import { type ConsumerOptions, type Mark, MemoryHighWater, type Report } from "@leasehold/fence/rabbitmq";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -385,7 +387,7 @@ describe("bounds and the end", () => {
     expect(await highWater.save("a", { token: 1, sequence: 2 })).toBeUndefined();
   });
 
-  test("close finishes what handlers are at, gives everything else back, and only after delivery was stopped", async () => {
+  test("close finishes what handlers are at, and gives back everything else when delivery was stopped", async () => {
     const { handle, open } = gate();
     const bench = new Bench(handle, { concurrency: 1 });
     await bench.deliver(1);

@@ -132,7 +132,7 @@ describe("confirms", () => {
     expect(broker.sent).toEqual(["k 5.0 -", "k 5.1 a", "k 5.1 a", "k 5.2 b"]);
   });
 
-  test("after the last attempt nothing else is published until flush has sent it again, with its sequence", async () => {
+  test("after the last attempt nothing is published until flush has sent it again, with its sequence", async () => {
     const { broker, timing, producer } = bench({ attemptsMax: 2 });
     const publisher = await producer.open(exclusive("k", 5));
     const cause = new Error("channel closed");
@@ -151,7 +151,7 @@ describe("confirms", () => {
     expect(broker.sent).toEqual(["k 5.0 -", ...Array(5).fill("k 5.1 a"), "k 5.2 b"]);
   });
 
-  test("what certainly was not sent is UNREACHABLE, and its sequence is not given to another message either", async () => {
+  test("what certainly was not sent is UNREACHABLE, and its sequence is not given to another message", async () => {
     const { broker, timing, producer } = bench({ attemptsMax: 2 });
     const publisher = await producer.open(exclusive("k", 5));
     broker.answers = [unreachable];
@@ -230,6 +230,23 @@ describe("a lock that is lost", () => {
     await published;
     await expect(publisher.flush()).rejects.toEqual(refused("OUTCOME_UNKNOWN"));
     expect(broker.sent).toEqual(["k 5.0 -", "k 5.1 a"]);
+  });
+
+  test("many messages that are sent again at a time are woken at once, without a warning of Node's", async () => {
+    const warnings: string[] = [];
+    const warn = ({ name }: Error) => warnings.push(name);
+    process.on("warning", warn);
+    const { broker, producer } = bench({ retryMs: 60_000 });
+    const lock = exclusive("k", 5);
+    const publisher = await producer.open(lock);
+    broker.answers = [unreachable];
+    const all = Array.from({ length: 20 }, () => publisher.publish("a").catch((error: { code: string }) => error.code));
+    await settled();
+    lock.lose();
+    expect(await Promise.all(all)).toEqual(Array(20).fill("LOST"));
+    await settled();
+    process.off("warning", warn);
+    expect(warnings).toEqual([]);
   });
 
   test("what was never sent is simply LOST", async () => {

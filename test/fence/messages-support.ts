@@ -1,4 +1,6 @@
-/** What the tests of messages share: registers in PostgreSQL that a consumer writes, and what it told of each message. */
+/**
+ * What the tests of messages share: registers in PostgreSQL that a consumer writes, and what it told of each message.
+ */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Fenced, Hold } from "@leasehold/fence";
@@ -123,7 +125,8 @@ export class Registers {
   async migrate(): Promise<void> {
     await this.marks.migrate();
     await this.pool.query(
-      "create table if not exists register (consumer text, name text, value text, writes int not null default 1, primary key (consumer, name))",
+      `create table if not exists register (
+         consumer text, name text, value text, writes int not null default 1, primary key (consumer, name))`,
     );
   }
 
@@ -174,8 +177,8 @@ export class Registers {
 }
 
 /**
- * A consumer without its check, made by a driver that lies: a stale message gets the floor's token, and the mode that makes
- * it a message without an order. What the consumer says of it is translated back.
+ * A consumer without its check, made by a driver that lies: a stale message gets the floor's token, and the mode that
+ * makes it a message without an order. What the consumer says of it is translated back.
  */
 export class StaleOnesLetThrough {
   readonly #floors = new Map<string, number>();

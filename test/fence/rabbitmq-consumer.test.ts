@@ -1,4 +1,7 @@
-/** What is RabbitMQ's own in the producer and the consumer: confirms without a queue, prefetch, dead letters, exclusivity. */
+/**
+ * What is RabbitMQ's own in the producer and the consumer: confirms without a queue, prefetch, dead letters,
+ * exclusivity.
+ */
 import { randomUUID } from "node:crypto";
 import {
   type Handler,

@@ -116,7 +116,10 @@ describeWithServices("RabbitMQ under faults", ["rabbitmq", "postgres"], () => {
     return child;
   }
 
-  /** A consumer process is killed between its commit and its ack. Returns how often the effect is there, and what was told. */
+  /**
+   * A consumer process is killed between its commit and its ack. Returns how often the effect is there, and what was
+   * told.
+   */
   async function killedBeforeAck(marks: "postgres" | "memory") {
     const connected = await connection();
     const queue = await declare(connected);
@@ -248,7 +251,7 @@ describeWithServices("RabbitMQ under faults", ["rabbitmq", "postgres"], () => {
     expect(verdicts.of("gap")).toEqual([]);
   });
 
-  test("a producer that is stopped with a message in hand, and loses its lock, is dropped when it goes on", async () => {
+  test("a producer that stalls with a message in hand, and loses its lock, is dropped when it goes on", async () => {
     const connected = await connection();
     const queue = await declare(connected);
     const leasehold = await startLeasehold();

@@ -17,8 +17,8 @@ export interface MessageContext<Tx> extends Position {
   readonly signal: AbortSignal;
   /**
    * Puts on record that the message is handled, in the transaction of the handler's effect: late in it, as it locks the
-   * key's mark until the end. (For a shared hold it only checks that nobody with a higher token has come.) Without it the
-   * record is written after the handler, and a crash between the two repeats the effect.
+   * key's mark until the end. (For a shared hold it only checks that nobody with a higher token has come.) Without it
+   * the record is written after the handler, and a crash between the two repeats the effect.
    *
    * Rejects STALE_TOKEN or CONFLICT (it is handled already) when another consumer was first: let it pass, so that the
    * transaction is rolled back. The message is then dropped.
@@ -30,7 +30,7 @@ export interface MessageContext<Tx> extends Position {
 export type Report =
   /** Its handler is done, and that is on record. */
   | ({ readonly is: "handled" } & Position)
-  /** A marker: from now on lower tokens are refused. */
+  /** A marker: lower tokens are refused from now on. (That of a shared hold was only checked.) */
   | ({ readonly is: "raised" } & Position)
   /** Handled before, or there twice. Dropped. */
   | ({ readonly is: "duplicate" } & Position & Dropped)
@@ -52,9 +52,9 @@ export interface ConsumerOptions<Tx> {
   /** Where it is on record what was handled. */
   readonly highWater: HighWater<Tx>;
   /**
-   * What to do about missing messages that do not come: `skip` reports the gap, and goes on behind it. `stop` reports it,
-   * and the key stands still until they come, or until `skip(key)` is called; when no more messages can be held back, the
-   * consumer ends with LIMIT.
+   * What to do about missing messages that do not come: `skip` reports the gap, and goes on behind it. `stop` reports
+   * it, and the key stands still until they come, or until `skip(key)` is called; when no more messages can be held
+   * back, the consumer ends with LIMIT.
    */
   readonly onGap: "skip" | "stop";
   /** How long to wait for missing messages. Default: 10,000. */
@@ -72,9 +72,9 @@ export interface ConsumerOptions<Tx> {
   /** The pause after the first failed attempt; it doubles with each one, up to 30,000. Default: 100. */
   readonly retryMs?: number | undefined;
   /**
-   * What to do about a message whose handler failed in every attempt: `stop` ends the consumer and leaves the message with
-   * the broker; `skip` goes on without it (RabbitMQ: it is rejected, and goes to the dead-letter exchange if there is one).
-   * Default: `stop`.
+   * What to do about a message whose handler failed in every attempt: `stop` ends the consumer and leaves the message
+   * with the broker; `skip` goes on without it (RabbitMQ: it is rejected, and goes to the dead-letter exchange if there
+   * is one). Default: `stop`.
    */
   readonly onFailure?: "stop" | "skip" | undefined;
   /** Told of everything that happens to messages. Must not throw. */

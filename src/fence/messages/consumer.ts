@@ -1,13 +1,14 @@
 /**
- * Consumes stamped messages, whatever broker they come from: in order within a key, each once, none of a stale producer.
+ * Consumes stamped messages, whatever broker they come from: in order within a key, each once, none of a stale
+ * producer.
  *
- * The way of a message: its stamp is read; the key's mark is loaded if it is not known; `Order` says whether it is its turn,
- * or a duplicate, or stale, or must wait; its handler runs; what was handled is put on record; and only then the broker is
- * told that it may forget the message. Messages of one key are handled one after the other, those of different keys side
- * by side.
+ * The way of a message: its stamp is read; the key's mark is loaded if it is not known; `Order` says whether it is its
+ * turn, or a duplicate, or stale, or must wait; its handler runs; what was handled is put on record; and only then the
+ * broker is told that it may forget the message. Messages of one key are handled one after the other, those of
+ * different keys side by side.
  *
- * The memory of one consumer is not the last word: while it stood still another one may have taken over. The record is. When
- * it refuses a position, what is in memory of that key is out of date, and is loaded again.
+ * The memory of one consumer is not the last word: while it stood still another one may have taken over. The record is.
+ * When it refuses a position, what is in memory of that key is out of date, and is loaded again.
  */
 import { FenceError } from "../errors.js";
 import type { Floor } from "../fence.js";
@@ -20,8 +21,8 @@ import { pause, pauseMs, systemTiming, type Timing } from "./timing.js";
 import { type Handler, record, work } from "./work.js";
 
 /**
- * What is to be told to the broker of a message: `done` that it may forget it, `rejected` that nobody can handle it, and
- * `returned` that somebody else is to get it.
+ * What is to be told to the broker of a message: `done` that it may forget it, `rejected` that nobody can handle it,
+ * and `returned` that somebody else is to get it.
  */
 export type Settled = "done" | "rejected" | "returned";
 
@@ -86,8 +87,9 @@ export class OrderedConsumer<M, Tx> {
   }
 
   /**
-   * Takes a message that the broker delivered. `settle` is called once, when it is known what to tell the broker. Resolves
-   * when the next one may be taken by a reader that takes one at a time: this one is settled or waits for missing ones.
+   * Takes a message that the broker delivered. `settle` is called once, when it is known what to tell the broker.
+   * Resolves when the next one may be taken by a reader that takes one at a time: this one is settled or waits for
+   * missing ones.
    */
   accept(
     headers: ReceivedHeaders | null | undefined,

@@ -1,12 +1,13 @@
 /**
  * Stamped producers for Kafka, with kafkajs and with @platformatic/kafka.
  *
- * The key of the lock is the key of the message, so all messages of a key are in one partition, and Kafka keeps them in the
- * order in which they were written. Requests that are in flight side by side may be written in another order when one of
- * them is tried again. So there is one request at a time; what is published meanwhile goes together with the next one.
+ * The key of the lock is the key of the message, so all messages of a key are in one partition, and Kafka keeps them in
+ * the order in which they were written. Requests that are in flight side by side may be written in another order when
+ * one of them is tried again. So there is one request at a time; what is published meanwhile goes together with the
+ * next one.
  *
- * The topic must not be compacted: compaction keeps the last message of a key, which may be a marker, and consumers would
- * wait for those that it has removed.
+ * The topic must not be compacted: compaction keeps the last message of a key, which may be a marker, and consumers
+ * would wait for those that it has removed.
  */
 import { invalid, show } from "../errors.js";
 import { type ProducerOptions, StampedProducer, type Transport } from "./publisher.js";
@@ -115,7 +116,8 @@ function checkTopic(options: KafkaProducerOptions): string {
 }
 
 /**
- * A producer that stamps its messages, for one topic, with a connected producer of kafkajs. Throws INVALID for bad options.
+ * A producer that stamps its messages, for one topic, with a connected producer of kafkajs. Throws INVALID for bad
+ * options.
  *
  * @example
  * const producer = kafkajsProducer(kafka.producer(), { topic: "orders" });
@@ -139,8 +141,8 @@ export function kafkajsProducer(
 }
 
 /**
- * A producer that stamps its messages, for one topic, with a producer of @platformatic/kafka that has no serializers. Throws
- * INVALID for bad options.
+ * A producer that stamps its messages, for one topic, with a producer of @platformatic/kafka that has no serializers.
+ * Throws INVALID for bad options.
  *
  * @example
  * const producer = platformaticProducer(new Producer({ clientId, bootstrapBrokers }), { topic: "orders" });

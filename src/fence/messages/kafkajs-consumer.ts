@@ -36,9 +36,9 @@ export interface KafkajsConsumer<P extends KafkajsPayload> {
 }
 
 /**
- * Consumes with a consumer of kafkajs that is connected and subscribed: messages of one key in order, each once, none of a
- * stale producer. Calls its `run`; commits offsets itself, and only up to what is dealt with. `concurrency` is the number
- * of partitions that are consumed side by side. `close()` stops it and does not disconnect it.
+ * Consumes with a consumer of kafkajs that is connected and subscribed: messages of one key in order, each once, none
+ * of a stale producer. Calls its `run`; commits offsets itself, and only up to what is dealt with. `concurrency` is the
+ * number of partitions that are consumed side by side. `close()` stops it and does not disconnect it.
  *
  * Rejects INVALID for bad options, and what the driver throws.
  *

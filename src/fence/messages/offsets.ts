@@ -1,8 +1,8 @@
 /**
  * Up to where a partition may be committed: behind the last message before which everything is dealt with.
  *
- * Messages are dealt with out of order, as one may be held back while those behind it, of other keys, are handled. Kafka
- * remembers one offset for a partition. Committed beyond a message that is held back, a restart would lose it:
+ * Messages are dealt with out of order, as one may be held back while those behind it, of other keys, are handled.
+ * Kafka remembers one offset for a partition. Committed beyond a message that is held back, a restart would lose it:
  *
  *     offset 10 is held back, 11 and 12 are handled
  *     12 is committed, and the consumer restarts      <- 10 is never delivered again

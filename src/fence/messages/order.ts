@@ -17,10 +17,12 @@
  *     "created" is delivered again
  *
  * A gap may never fill: its producer died before it had published, or gave up. After `gapMs` it is reported, and then
- * passed over ("skip") or waited for on ("stop"). When a newer producer shows up, an older one's gap is final: what comes of
- * it from then on is stale. What was held behind that gap came in time, and is handled before the newer one's messages.
+ * passed over ("skip") or waited for on ("stop"). When a newer producer shows up, an older one's gap is final: what
+ * comes of it from then on is stale. What was held behind that gap came in time, and is handled before the newer one's
+ * messages.
  *
- * Messages of those who share a lock have no order among themselves. They are checked against the floor, and that is all.
+ * Messages of those who share a lock have no order among themselves. They are checked against the floor, and that is
+ * all.
  */
 import type { Stamp } from "./stamp.js";
 
@@ -200,8 +202,8 @@ export class Order<T extends Item> {
   }
 
   /**
-   * Takes over what is on record of a key; undefined: nothing. Forgets another key for it if there is no more room, one of
-   * which nothing waits: all of it is on record. False: there is none.
+   * Takes over what is on record of a key; undefined: nothing. Forgets another key for it if there is no more room, one
+   * of which nothing waits: all of it is on record. False: there is none.
    */
   learn(key: string, mark: { readonly token: number; readonly sequence: number } | undefined): boolean {
     if (this.#keys.size >= this.#options.keysMax && !this.#evict()) return false;

@@ -1,9 +1,9 @@
 /**
  * What both Kafka consumers have in common: an ordered consumer, and the offsets of the partitions that are assigned.
  *
- * When the group is joined anew, the assignment may be another one, and each partition is read from its committed offset
- * again. So everything is forgotten that no handler is at: it will be delivered again, here or elsewhere, and the marks of
- * its keys are read from the record again, as another consumer may have moved them.
+ * When the group is joined anew, the assignment may be another one, and each partition is read from its committed
+ * offset again. So everything is forgotten that no handler is at: it will be delivered again, here or elsewhere, and
+ * the marks of its keys are read from the record again, as another consumer may have moved them.
  */
 import type { Floor } from "../fence.js";
 import { OrderedConsumer, type Settled } from "./consumer.js";
@@ -28,8 +28,8 @@ interface Partition {
   /** The offset of the last message that came. */
   last: bigint;
   /**
-   * The offset at which it begins is committed. Where nothing is, a driver that joins anew goes on where it was, or at the
-   * end, and what was held back would be lost.
+   * The offset at which it begins is committed. Where nothing is, a driver that joins anew goes on where it was, or at
+   * the end, and what was held back would be lost.
    */
   readonly begun: Promise<unknown>;
 }
@@ -51,8 +51,8 @@ export class Partitions<M, Tx> {
   }
 
   /**
-   * Takes a message. Resolves when the next one of the partition may be taken. Rejects with what the driver throws when it
-   * cannot commit the beginning of a partition.
+   * Takes a message. Resolves when the next one of the partition may be taken. Rejects with what the driver throws when
+   * it cannot commit the beginning of a partition.
    */
   async accept(
     topic: string,

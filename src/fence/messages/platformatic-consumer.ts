@@ -1,6 +1,6 @@
 /**
- * An ordered consumer of stamped messages for Kafka, with @platformatic/kafka. See kafkajs-consumer.ts for what Kafka leaves
- * to do.
+ * An ordered consumer of stamped messages for Kafka, with @platformatic/kafka. See kafkajs-consumer.ts for what Kafka
+ * leaves to do.
  *
  * After a rebalance a stream of @platformatic/kafka goes on from the committed offsets, but delivers first what it had
  * fetched before:
@@ -82,8 +82,8 @@ class Streams<M extends PlatformaticMessage, Tx> {
     const old = this.#stream;
     if (!old) return;
     this.#stream = undefined;
-    // The next one first. Without any stream the consumer gives up its topics, and would join anew for the next one: then
-    // all others join anew, give up their streams, and so on without an end.
+    // The next one first. Without any stream the consumer gives up its topics, and would join anew for the next one:
+    // then all others join anew, give up their streams, and so on without an end.
     this.#opening = this.#openNext();
     const close = () => old.close();
     this.#opening.then(close, close).catch(() => {}); // one that cannot be closed is not read any more either
@@ -134,8 +134,9 @@ class Streams<M extends PlatformaticMessage, Tx> {
 }
 
 /**
- * Consumes topics with a consumer of @platformatic/kafka: messages of one key in order, each once, none of a stale producer.
- * Opens the streams itself, and commits only up to what is dealt with. `close()` ends that, and does not close the consumer.
+ * Consumes topics with a consumer of @platformatic/kafka: messages of one key in order, each once, none of a stale
+ * producer. Opens the streams itself, and commits only up to what is dealt with. `close()` ends that, and does not
+ * close the consumer.
  *
  * Rejects INVALID for bad options, and what the driver throws.
  *

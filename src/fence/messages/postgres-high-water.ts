@@ -15,7 +15,9 @@ export interface MarkQueries {
 }
 
 export interface PostgresHighWaterOptions {
-  /** Names the consumer whose marks these are: each one that reads the same messages for another purpose has its own. */
+  /**
+   * Names the consumer whose marks these are: each one that reads the same messages for another purpose has its own.
+   */
   readonly consumer: string;
   /** The table, with its schema if that is not in the search path. Default: `leasehold_high_water`. */
   readonly table?: string | undefined;

@@ -9,11 +9,11 @@
  *
  * - **A marker first.** Between the grant and the first message the new holder reads, and what it reads must not become
  *   old. So a message without payload (sequence 0) goes ahead, and raises the consumers' high-water mark.
- * - **A sequence belongs to a message for good.** Its confirm may be lost though the broker has it. Sent again it has the
- *   same sequence, and is a duplicate to the consumer; with a new one it would be a new message. And no other message gets
- *   the sequence of one that failed: it may be there.
- * - **No gap on purpose.** When a message has failed in all attempts, nothing more is published until `flush` has sent it
- *   again: the consumers would wait for it.
+ * - **A sequence belongs to a message for good.** Its confirm may be lost though the broker has it. Sent again it has
+ *   the same sequence, and is a duplicate to the consumer; with a new one it would be a new message. And no other
+ *   message gets the sequence of one that failed: it may be there.
+ * - **No gap on purpose.** When a message has failed in all attempts, nothing more is published until `flush` has sent
+ *   it again: the consumers would wait for it.
  * - **A flush before the release.** The next holder's marker makes everything stale that comes after it. What was not
  *   confirmed when the lock was released may be that.
  */
@@ -28,8 +28,8 @@ export interface Transport<M> {
   /** Throws INVALID for a message that cannot be sent, before it has a sequence. */
   check(message: M): void;
   /**
-   * Resolves when the broker has confirmed. Rejects UNREACHABLE when it certainly was not sent, NOT_FOUND when the broker
-   * had nobody to give it to, and anything else when that is not known. `message` undefined: a marker.
+   * Resolves when the broker has confirmed. Rejects UNREACHABLE when it certainly was not sent, NOT_FOUND when the
+   * broker had nobody to give it to, and anything else when that is not known. `message` undefined: a marker.
    */
   send(stamp: Stamp, message: M | undefined): Promise<void>;
 }
@@ -121,9 +121,9 @@ export class StampedProducer<M> {
   }
 
   /**
-   * Publishes the marker of what the lock stands for, and resolves when the broker has it: consumers refuse lower tokens
-   * from the marker on. Of a shared lock it only makes consumers check the token. The option `fence` of the client's
-   * `withLock` and `acquire` calls it at the grant. Rejects LOST, INVALID, UNREACHABLE, OUTCOME_UNKNOWN.
+   * Publishes the marker of what the lock stands for, and resolves when the broker has it: consumers refuse lower
+   * tokens from the marker on. Of a shared lock it only makes consumers check the token. The option `fence` of the
+   * client's `withLock` and `acquire` calls it at the grant. Rejects LOST, INVALID, UNREACHABLE, OUTCOME_UNKNOWN.
    */
   async raise(lock: Fenced): Promise<void> {
     const holds = holdsOf(lock);
@@ -137,12 +137,12 @@ export class StampedProducer<M> {
   }
 
   /**
-   * Begins to publish under a lock: publishes the marker unless `raise` has. Opened again for the same lock it goes on with
-   * the next sequence. Rejects LOST, INVALID, LIMIT, UNREACHABLE, OUTCOME_UNKNOWN.
+   * Begins to publish under a lock: publishes the marker unless `raise` has. Opened again for the same lock it goes on
+   * with the next sequence. Rejects LOST, INVALID, LIMIT, UNREACHABLE, OUTCOME_UNKNOWN.
    *
    * One producer for a lock and a destination: two, in one process or in several, would give the same sequences to
-   * different messages, and consumers drop the second ones as duplicates. `after`: the last sequence that was used under
-   * this token, for a process that goes on with the work of another one under the same token.
+   * different messages, and consumers drop the second ones as duplicates. `after`: the last sequence that was used
+   * under this token, for a process that goes on with the work of another one under the same token.
    */
   async open(lock: Fenced, { after }: { readonly after?: number | undefined } = {}): Promise<Publisher<M>> {
     const hold = holdOf(lock);
@@ -159,8 +159,8 @@ export class StampedProducer<M> {
 
   /**
    * Runs a function that publishes under a lock, and flushes when it has ended, also when it threw: call it inside of
-   * `withLock`, so that the lock is released only then. Resolves to what the function returned. Rejects with what it threw,
-   * with LOST when the lock was lost before everything was confirmed, and as `open` and `flush` do.
+   * `withLock`, so that the lock is released only then. Resolves to what the function returned. Rejects with what it
+   * threw, with LOST when the lock was lost before everything was confirmed, and as `open` and `flush` do.
    *
    * @example
    * await client.withLock("orders/42", (lock) =>
@@ -185,9 +185,9 @@ export class StampedProducer<M> {
   }
 
   /**
-   * The track of a hold. A higher token of the same resource begins a new one in the place of the old. A lower one gets one
-   * that is not kept: it is stale, and must not displace the sequence of the holder, whose next message would look like a
-   * duplicate.
+   * The track of a hold. A higher token of the same resource begins a new one in the place of the old. A lower one gets
+   * one that is not kept: it is stale, and must not displace the sequence of the holder, whose next message would look
+   * like a duplicate.
    */
   #track(hold: Hold): Track<M> {
     const known = this.#tracks.get(hold.resource);
@@ -221,7 +221,8 @@ export class StampedProducer<M> {
     const { resource: key } = track.hold;
     const [unconfirmed] = track.failed;
     if (unconfirmed) {
-      const text = `message ${unconfirmed.stamp.sequence} of ${JSON.stringify(key)} was not confirmed; flush() sends it again`;
+      const which = `message ${unconfirmed.stamp.sequence} of ${JSON.stringify(key)}`;
+      const text = `${which} was not confirmed; flush() sends it again`;
       throw new FenceError("OUTCOME_UNKNOWN", text, { resource: key, token: track.token });
     }
     if (track.sending.size >= this.#settings.unconfirmedMax) {
@@ -324,12 +325,12 @@ export class Publisher<M> {
   }
 
   /**
-   * Publishes a message with the next sequence, and resolves to its stamp when the broker has confirmed it. Calls need not
-   * wait for each other: messages are sent in the order of the calls.
+   * Publishes a message with the next sequence, and resolves to its stamp when the broker has confirmed it. Calls need
+   * not wait for each other: messages are sent in the order of the calls.
    *
-   * Rejects LOST (nothing was sent), INVALID, LIMIT (too many are unconfirmed: wait for some), NOT_FOUND (the broker had no
-   * queue for it), UNREACHABLE (it was not sent), and OUTCOME_UNKNOWN (the broker may have it). After the last three
-   * nothing more is published until `flush` has sent the message again.
+   * Rejects LOST (nothing was sent), INVALID, LIMIT (too many are unconfirmed: wait for some), NOT_FOUND (the broker
+   * had no queue for it), UNREACHABLE (it was not sent), and OUTCOME_UNKNOWN (the broker may have it). After the last
+   * three nothing more is published until `flush` has sent the message again.
    */
   publish(message: M): Promise<Stamp> {
     return this.#publish(message);

@@ -9,8 +9,8 @@
  *
  * So the prefetch must exceed the number of messages that may be held back, and is refused if it does not.
  *
- * One consumer at a time: if two share a queue, each gets a part of the messages of a key, and waits for the others' part.
- * So it consumes exclusively. To have a second one that stands by, declare the queue with the argument
+ * One consumer at a time: if two share a queue, each gets a part of the messages of a key, and waits for the others'
+ * part. So it consumes exclusively. To have a second one that stands by, declare the queue with the argument
  * `x-single-active-consumer`, and say `exclusive: false`.
  */
 import { randomUUID } from "node:crypto";
@@ -70,11 +70,11 @@ class Acknowledger<M extends AmqpMessage> {
 }
 
 /**
- * Consumes a queue: messages of one key in order, each once, none of a stale producer. Resolves when it consumes. Sets the
- * channel's prefetch; give it a channel of its own.
+ * Consumes a queue: messages of one key in order, each once, none of a stale producer. Resolves when it consumes. Sets
+ * the channel's prefetch; give it a channel of its own.
  *
- * Rejects INVALID for bad options, and what the driver throws, for example when there is no such queue, or somebody else
- * consumes it.
+ * Rejects INVALID for bad options, and what the driver throws, for example when there is no such queue, or somebody
+ * else consumes it.
  *
  * @example
  * const marks = postgresHighWater(pool, { consumer: "billing" });

@@ -1,9 +1,9 @@
 /**
  * A stamped producer for RabbitMQ, on a confirm channel of amqplib.
  *
- * A confirm does not mean that a queue has the message. RabbitMQ confirms a message that no queue is bound for as well, after
- * it has dropped it. So messages are published as mandatory: those are returned, before they are confirmed, and count as
- * failed with NOT_FOUND.
+ * A confirm does not mean that a queue has the message. RabbitMQ confirms a message that no queue is bound for as well,
+ * after it has dropped it. So messages are published as mandatory: those are returned, before they are confirmed, and
+ * count as failed with NOT_FOUND.
  */
 import { FenceError, invalid, show } from "../errors.js";
 import { type ProducerOptions, StampedProducer, type Transport } from "./publisher.js";
@@ -144,8 +144,9 @@ class RabbitmqTransport implements Transport<RabbitmqMessage> {
 /**
  * A producer that stamps its messages, for one destination.
  *
- * `channel`: a confirm channel of amqplib. Or a function that gives the one of the moment, for connections that are opened
- * anew after a loss: it is called for each message, and may throw while there is none. Throws INVALID for bad options.
+ * `channel`: a confirm channel of amqplib. Or a function that gives the one of the moment, for connections that are
+ * opened anew after a loss: it is called for each message, and may throw while there is none. Throws INVALID for bad
+ * options.
  *
  * @example
  * const channel = await connection.createConfirmChannel();

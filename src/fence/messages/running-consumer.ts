@@ -3,9 +3,9 @@ import type { Floor } from "../fence.js";
 /** A running consumer. Made by `rabbitmqConsumer`, `kafkajsConsumer` and `platformaticConsumer`. */
 export interface RunningConsumer {
   /**
-   * Resolves when it was closed. Rejects when it has ended for another reason: LIMIT (no more messages can be held back),
-   * UNREACHABLE (the broker or the connection has gone), or what the handler threw last. Wait for it, or catch it: what
-   * was not dealt with goes back to the broker, and nothing is consumed any more.
+   * Resolves when it was closed. Rejects when it has ended for another reason: LIMIT (no more messages can be held
+   * back), UNREACHABLE (the broker or the connection has gone), or what the handler threw last. Wait for it, or catch
+   * it: what was not dealt with goes back to the broker, and nothing is consumed any more.
    */
   readonly ended: Promise<void>;
   /** The highest token on record of a key. Rejects INVALID. */

@@ -38,8 +38,8 @@ export interface Stamp extends Position {
 }
 
 /**
- * Headers as drivers deliver them: amqplib and kafkajs as objects, @platformatic/kafka as a `Map`; their values as text or
- * bytes.
+ * Headers as drivers deliver them: amqplib and kafkajs as objects, @platformatic/kafka as a `Map`; their values as text
+ * or bytes.
  */
 export type ReceivedHeaders = Readonly<Record<string, unknown>> | ReadonlyMap<unknown, unknown>;
 

@@ -14,17 +14,36 @@ export const systemTiming: Timing = {
   },
 };
 
+/**
+ * Those who pause until a signal is aborted. Node warns of a leak when a signal has more than ten listeners, and as
+ * many messages may be tried again at a time: so each signal has one.
+ */
+const sleepers = new WeakMap<AbortSignal, Set<() => void>>();
+
+function wakeOnAbort(signal: AbortSignal): Set<() => void> {
+  const known = sleepers.get(signal);
+  if (known) return known;
+  const waking = new Set<() => void>();
+  sleepers.set(signal, waking);
+  const wakeAll = () => {
+    for (const wake of [...waking]) wake();
+  };
+  signal.addEventListener("abort", wakeAll, { once: true });
+  return waking;
+}
+
 /** Resolves after a time, or when the signal is aborted, whichever comes first. */
 export function pause(timing: Timing, delayMs: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {
-    const cancel = timing.after(delayMs, end);
-    function end(): void {
-      signal?.removeEventListener("abort", end);
+    const waking = signal && wakeOnAbort(signal);
+    const wake = () => {
+      waking?.delete(wake);
       cancel();
       resolve();
-    }
-    signal?.addEventListener("abort", end, { once: true });
+    };
+    const cancel = timing.after(delayMs, wake);
+    waking?.add(wake);
   });
 }
 
