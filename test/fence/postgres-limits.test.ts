@@ -4,7 +4,7 @@ import { type AddressInfo, createConnection, createServer, type Socket } from "n
 import type { FencedLock } from "@leasehold/fence";
 import { type PostgresFence, postgresFence } from "@leasehold/fence/postgres";
 import pg from "pg";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { startPostgres } from "../services/postgres.mjs";
 import { until } from "../services/processes.mjs";
 import { describeWithServices } from "../services/vitest.js";
@@ -162,6 +162,37 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
         else expect(found?.statement).toMatch(/^(500s|4999\d\dms)$/);
         await one.end();
       }
+    });
+
+    it("are set as well on a connection that is known, and looked for again after a minute", async () => {
+      const one = new pg.Pool({ connectionString: postgres.url, max: 1 });
+      const sent: string[] = [];
+      const client = await one.connect();
+      const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+      client.query = ((...args: unknown[]) => {
+        sent.push(String(args[0]));
+        return query(...args);
+      }) as typeof client.query;
+      client.release();
+      const other = postgresFence(one);
+      const limits = async () => {
+        sent.length = 0;
+        const found = await other.tx(new MovingLock(name, 5), (tx) =>
+          tx.query(`${settings},
+          current_setting('tcp_user_timeout') as network`),
+        );
+        return { rows: found.rows, asked: sent[0]?.includes("_limits") };
+      };
+      const expected = { lock: "2500ms", statement: "5s", pause: "2500ms", network: "2500" };
+      await other.raise(exclusive(name, 5));
+      expect(await limits()).toEqual({ rows: [expected], asked: false }); // the raise has asked
+      await one.query("set statement_timeout = '1s'");
+      const now = performance.now();
+      const clock = vi.spyOn(performance, "now").mockImplementation(() => now + 61_000);
+      expect(await limits()).toEqual({ rows: [{ ...expected, statement: "1s" }], asked: true });
+      clock.mockRestore();
+      expect(await limits()).toEqual({ rows: [{ ...expected, statement: "1s" }], asked: true });
+      await one.end();
     });
 
     it("are those of the option when nobody says how long the lock is held", async () => {

@@ -148,8 +148,12 @@ describeWithServices("the table of floors in PostgreSQL", ["postgres"], () => {
       const fence = postgresFence(admin);
       const resource = "it's 100% a\\b 7";
       await fence.raise(exclusive(resource, 34));
-      for (const call of ["_raise($1, 33)", "_check($1, 33, true)", "_check($1, 33, false)"]) {
-        const asked = admin.query(`select leasehold_fence${call}`, [resource]);
+      for (const call of [
+        "select leasehold_fence_raise($1, 33)",
+        "call leasehold_fence_check($1, 33, true)",
+        "call leasehold_fence_check($1, 33, false)",
+      ]) {
+        const asked = admin.query(call, [resource]);
         await expect(asked).rejects.toMatchObject({ code: "LH409", detail: `34 ${resource}` });
       }
       const error = await fence.raise(exclusive(resource, 33)).catch((thrown: unknown) => thrown);
@@ -160,9 +164,9 @@ describeWithServices("the table of floors in PostgreSQL", ["postgres"], () => {
     it("is used from another language as its head says: the raise returns the floor", async () => {
       const { rows } = await admin.query("select leasehold_fence_raise('psql', 7) as floor");
       expect(rows).toEqual([{ floor: "7" }]);
-      await admin.query("select leasehold_fence_check('psql/new', 8, true)"); // a check that raises
+      await admin.query("call leasehold_fence_check('psql/new', 8, true)"); // a check that raises
       expect((await postgresFence(admin).inspect("psql/new")).floor).toBe(8);
-      await admin.query("select leasehold_fence_check('psql/shared', 8, false)");
+      await admin.query("call leasehold_fence_check('psql/shared', 8, false)");
       expect((await postgresFence(admin).inspect("psql/shared")).floor).toBe(0);
     });
 

@@ -194,7 +194,7 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
         fence.tx(lock, async (tx) => {
           await add(tx, key, 1);
           // The check takes its share lock: all of them hold it at once.
-          await tx.query("select leasehold_fence_check($1, 5, true)", [name]);
+          await tx.query("call leasehold_fence_check($1, 5, true)", [name]);
           if (++inside === keys.length) all.open();
           await all.opened;
         }),
@@ -209,7 +209,7 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
       ...Array.from({ length: 50 }, (_, i) => fence.tx(exclusive(name, i + 1), (tx) => add(tx, name, 1))),
       // As after a reset, or from a language that never raises: check and write without a raise before.
       ...Array.from({ length: 50 }, (_, i) =>
-        pool.query(`select leasehold_fence_check('${name}/unraised', ${(i % 5) + 1}, ${i % 7 !== 0})`),
+        pool.query(`call leasehold_fence_check('${name}/unraised', ${(i % 5) + 1}, ${i % 7 !== 0})`),
       ),
     ]);
     for (const outcome of outcomes) {
@@ -230,7 +230,7 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
       await put(resource, 0);
       const writer = await pool.connect();
       await writer.query("begin");
-      await writer.query("select leasehold_fence_check($1, $2, $3)", [resource, raised ? 4 : 5, raises]);
+      await writer.query("call leasehold_fence_check($1, $2, $3)", [resource, raised ? 4 : 5, raises]);
       await add(writer as unknown as PostgresTx, resource, 1);
       const seen = (async () => {
         await fence.raise(exclusive(resource, 6));
@@ -258,7 +258,7 @@ describeWithServices("transactions behind PostgreSQL's fence", ["postgres"], () 
       const old = await pool.connect();
       await old.query("begin isolation level repeatable read");
       await leave(old as unknown as PostgresTx, me, you);
-      await old.query("select leasehold_fence_check($1, 33, true)", [name]);
+      await old.query("call leasehold_fence_check($1, 33, true)", [name]);
       const succeeding = successor();
       await waitsIn("_raise");
       await old.query("commit");

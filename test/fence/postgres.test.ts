@@ -7,7 +7,7 @@ import { openRows, openTx } from "./postgres-subject.js";
 
 /** The check lets everything through. */
 const NO_CHECK = `
-  create or replace function SCHEMA.leasehold_fence_check(of_resource text, by_token bigint, raises boolean) returns void
+  create or replace procedure SCHEMA.leasehold_fence_check(of_resource text, by_token bigint, raises boolean)
   language sql as 'select';`;
 /** The raise refuses nobody. */
 const NO_REFUSAL = `

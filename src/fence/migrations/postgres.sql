@@ -57,7 +57,8 @@ end
 $$;
 
 -- The check of a writer, late in its transaction; it holds until the commit. LH409 when the token is stale.
-create or replace function "public"."leasehold_fence_check"(of_resource text, by_token bigint, raises boolean) returns void
+-- A procedure: to call one costs less than to select a function.
+create or replace procedure "public"."leasehold_fence_check"(of_resource text, by_token bigint, raises boolean)
 language plpgsql as $$
 declare
   seen bigint;
@@ -84,8 +85,8 @@ end
 $$;
 
 -- Limits what this transaction may wait for, in milliseconds: for a lock or for its client, and for a statement. A limit
--- that is set already, and is lower, stays.
-create or replace function "public"."leasehold_fence_limits"(wait_ms int, statement_ms int) returns void
+-- that is set already, and is lower, stays. True if none was set, and all are now.
+create or replace function "public"."leasehold_fence_limits"(wait_ms int, statement_ms int) returns boolean
 language plpgsql as $$
 declare
   of_wait text := current_setting('lock_timeout');
@@ -93,6 +94,7 @@ declare
   of_statement text := current_setting('statement_timeout');
   of_network_ms bigint := coalesce(substring(current_setting('tcp_user_timeout') from '^[0-9]+$')::bigint, 0);
   network_ms int := greatest(wait_ms, 1000); -- a lost packet is no pause
+  linux boolean := strpos(version(), 'linux') > 0;
   ignored text;
 begin
   if of_wait = '0' or extract(epoch from of_wait::interval) * 1000 > wait_ms then
@@ -105,9 +107,10 @@ begin
     ignored := set_config('statement_timeout', statement_ms::text, true);
   end if;
   -- A client that does not take its result: to the limits above that is no pause, and no statement that could be ended.
-  if (of_network_ms = 0 or of_network_ms > network_ms) and strpos(version(), 'linux') > 0 then
+  if linux and (of_network_ms = 0 or of_network_ms > network_ms) then
     ignored := set_config('tcp_user_timeout', network_ms::text, true);
   end if;
+  return linux and of_network_ms = 0 and of_wait = '0' and of_pause = '0' and of_statement = '0';
 end
 $$;
 

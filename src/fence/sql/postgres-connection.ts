@@ -32,6 +32,7 @@ export class Connection<Client extends PostgresClient> {
   #inTransaction = false;
   #last: Promise<unknown> = Promise.resolve();
   #waiting = 0;
+  readonly #watch = new Watch();
 
   private constructor(readonly client: Client) {
     client.on("error", this.#onError);
@@ -44,8 +45,9 @@ export class Connection<Client extends PostgresClient> {
   /** Rejects UNREACHABLE when the pool has no connection within this time, or cannot get one. */
   static async open<Client extends PostgresClient>(pool: PostgresPool<Client>, limitMs: number) {
     const connecting = pool.connect();
+    const watch = new Watch();
     try {
-      return new Connection(await inTime(connecting, limitMs, "no connection"));
+      return new Connection(await watch.over(connecting, limitMs, "no connection"));
     } catch (error) {
       connecting.then(
         (client) => client.release(), // it has come too late for us
@@ -53,6 +55,8 @@ export class Connection<Client extends PostgresClient> {
       );
       if (FenceError.is(error)) throw error;
       throw new FenceError("UNREACHABLE", "there is no connection to PostgreSQL", { cause: error });
+    } finally {
+      watch.end();
     }
   }
 
@@ -62,29 +66,31 @@ export class Connection<Client extends PostgresClient> {
   }
 
   /** Runs jobs one after the other. A job may send what it likes. Rejects LIMIT when too many wait. */
-  async inTurn<T>(job: () => Promise<T>): Promise<T> {
+  inTurn<T>(job: () => Promise<T>): Promise<T> {
     if (this.#waiting >= WAITING_MAX) {
-      throw new FenceError("LIMIT", `${WAITING_MAX} statements of this transaction are waiting already`);
+      const message = `${WAITING_MAX} statements of this transaction are waiting already`;
+      return Promise.reject(new FenceError("LIMIT", message));
     }
-    this.#waiting++;
-    const turn = this.#last.then(job);
-    this.#last = turn.catch(() => undefined);
-    try {
-      return await turn;
-    } finally {
+    const turn = this.#waiting++ === 0 ? job() : this.#last.then(job);
+    const done = () => {
       this.#waiting--;
-    }
+    };
+    this.#last = turn.then(done, done);
+    return turn;
   }
 
-  /** Sends one statement, or several without values. Rejects with the driver's error, or UNREACHABLE. */
+  /**
+   * Sends one statement, or several without values; one call after the other. Rejects with the driver's error, or
+   * UNREACHABLE.
+   */
   async ask(text: string, values: unknown[] | undefined, limitMs: number): Promise<PostgresResult> {
     if (this.#broken) throw this.#broken.error;
-    const answer = values === undefined ? this.client.query(text) : this.client.query(text, values);
     try {
-      return await inTime(answer, limitMs, "no answer");
+      const answer = values === undefined ? this.client.query(text) : this.client.query(text, values);
+      return await this.#watch.over(answer, limitMs, "no answer");
     } catch (error) {
-      if (FenceError.is(error)) this.#broken = { error };
-      else if (endsConnection(error) && sqlStateOf(error) !== undefined) this.#broken = { error };
+      const ended = FenceError.is(error) || (sqlStateOf(error) !== undefined && endsConnection(error));
+      if (ended) this.#broken ??= { error };
       throw this.#broken?.error ?? error;
     }
   }
@@ -112,6 +118,7 @@ export class Connection<Client extends PostgresClient> {
 
   /** Back into the pool, or out of it: never with a transaction that is still open. */
   release(): void {
+    this.#watch.end();
     if (this.#broken || this.#inTransaction) {
       // The listener stays: what is left of a broken connection may fail once more.
       this.client.release(this.#broken?.error instanceof Error ? this.#broken.error : true);
@@ -122,19 +129,50 @@ export class Connection<Client extends PostgresClient> {
   }
 }
 
-/** Resolves and rejects as the answer does; rejects UNREACHABLE when it takes longer. */
-function inTime<T>(answer: Promise<T>, limitMs: number, what: string): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const late = () => reject(new FenceError("UNREACHABLE", `${what} from PostgreSQL within ${limitMs} ms`));
-    let timer = setTimeout(() => {
-      timer = setTimeout(late, STALLED_MS);
-    }, limitMs);
-    const settled = <V>(settle: (value: V) => void) => {
-      return (value: V) => {
-        clearTimeout(timer);
-        settle(value);
-      };
-    };
-    answer.then(settled(resolve), settled(reject));
-  });
+/** Time limits for one answer after the other. Most come at once, so the timer is left running from one to the next. */
+class Watch {
+  #timer: NodeJS.Timeout | undefined;
+  #timerMs = 0;
+  #dueMs = 0;
+  #late: (() => void) | undefined;
+
+  /** Resolves and rejects as the answer does; rejects UNREACHABLE when it takes longer. */
+  over<T>(answer: Promise<T>, limitMs: number, what: string): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const late = () => reject(new FenceError("UNREACHABLE", `${what} from PostgreSQL within ${limitMs} ms`));
+      this.#late = late;
+      this.#dueMs = performance.now() + limitMs + STALLED_MS;
+      if (this.#timer === undefined || this.#timerMs > this.#dueMs - STALLED_MS) this.#wait(limitMs);
+      answer.then(
+        (value) => {
+          this.#late = undefined;
+          resolve(value);
+        },
+        (error: unknown) => {
+          this.#late = undefined;
+          reject(error);
+        },
+      );
+    });
+  }
+
+  #wait(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timerMs = performance.now() + ms;
+    this.#timer = setTimeout(this.#look, ms);
+  }
+
+  /** The last look comes `STALLED_MS` after the one before, so that the answers which are there are read in between. */
+  readonly #look = (): void => {
+    this.#timer = undefined;
+    if (this.#late === undefined) return;
+    const leftMs = this.#dueMs - performance.now();
+    if (leftMs > STALLED_MS) this.#wait(leftMs - STALLED_MS);
+    else this.#timer = setTimeout(() => this.#late?.(), STALLED_MS);
+  };
+
+  end(): void {
+    clearTimeout(this.#timer);
+    this.#late = undefined;
+  }
 }

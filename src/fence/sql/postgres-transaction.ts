@@ -36,6 +36,7 @@ import {
 import { type Held, type Limits, limitsWithin, remainingMs, spanMs } from "./postgres-limits.js";
 import { denied, explain, explainStart, outcomeUnknown } from "./postgres-refusals.js";
 import { literal, nameOf, type PostgresTable } from "./postgres-schema.js";
+import { askText, type Sessions } from "./postgres-session.js";
 
 export type PostgresIsolation = "read committed" | "repeatable read" | "serializable";
 
@@ -58,6 +59,7 @@ export interface Place<Client extends PostgresClient> {
   readonly pool: PostgresPool<Client>;
   readonly at: PostgresTable;
   readonly raised: RaisedFloors;
+  readonly sessions: Sessions;
   /** Stands for what remains of a hold of which nobody has said that. */
   readonly limitMs: number;
 }
@@ -69,35 +71,34 @@ const ENDS_TRANSACTION =
   /^\s*(?:(?:begin|start|commit|end|abort)\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))/i;
 const BACK_TO_SAVEPOINT = /^\s*rollback\b/i;
 
-const limitsText = (at: PostgresTable, { waitMs, statementMs }: Limits): string =>
-  `select ${nameOf(at, "_limits")}(${waitMs}, ${statementMs})`;
-
 /** Raises the floors that this process does not know as raised, and checks shared holds if they are among them. */
 function raiseText(at: PostgresTable, held: readonly Held[]): string {
   const calls = held.map(({ resource, token, raises }) =>
     raises
       ? `select ${nameOf(at, "_raise")}(${literal(resource)}, ${token})`
-      : `select ${nameOf(at, "_check")}(${literal(resource)}, ${token}, false)`,
+      : `call ${nameOf(at, "_check")}(${literal(resource)}, ${token}, false)`,
   );
   return calls.join("; ");
 }
 
 const checkText = (at: PostgresTable, held: readonly Held[]): string =>
   held
-    .map(({ resource, token, raises }) => `select ${nameOf(at, "_check")}(${literal(resource)}, ${token}, ${raises})`)
+    .map(({ resource, token, raises }) => `call ${nameOf(at, "_check")}(${literal(resource)}, ${token}, ${raises})`)
     .join("; ");
 
 /** Raises floors in a transaction of its own. Rejects as `Fence.raise` does. */
 export async function raiseFloors<Client extends PostgresClient>(place: Place<Client>, held: readonly Held[]) {
-  const { pool, at, limitMs } = place;
+  const { pool, at, sessions, limitMs } = place;
   const connection = await Connection.open(pool, remainingMs(held, limitMs));
   try {
     const limits = limitsWithin(remainingMs(held, limitMs)); // the wait for a connection may have taken long
     // Several statements in one message are one transaction, and an error ends it: there is nothing to roll back.
-    const text = `set transaction isolation level read committed; ${limitsText(at, limits)}; ${raiseText(at, held)}`;
-    await connection.ask(text, undefined, spanMs(limits)).catch((error: unknown) => {
+    const set = sessions.limitsText(connection.client, at, limits);
+    const text = `set transaction isolation level read committed; ${set}; ${raiseText(at, held)}`;
+    const answer = await connection.ask(text, undefined, spanMs(limits)).catch((error: unknown) => {
       throw explainStart(error, held, at);
     });
+    sessions.learn(connection.client, answer);
     remember(place, held);
   } finally {
     connection.release();
@@ -141,15 +142,16 @@ async function begin<Client extends PostgresClient>(
   held: readonly Held[],
   isolation: PostgresIsolation | undefined,
 ): Promise<Limits> {
-  const { at, raised } = place;
+  const { at, raised, sessions } = place;
   const limits = limitsWithin(remainingMs(held, place.limitMs));
   const toRaise = held.filter(({ resource, raises, token }) => raises && !raised.has(resource, token));
-  const set = limitsText(at, limits);
+  const set = sessions.limitsText(connection.client, at, limits);
   const begun = `begin${isolation === undefined ? "" : ` isolation level ${isolation}`}; ${set}`;
   const raise = `begin isolation level read committed; ${set}; ${raiseText(at, toRaise)}; commit; `;
   try {
     connection.begun();
-    await connection.ask(toRaise.length === 0 ? begun : raise + begun, undefined, spanMs(limits));
+    const answer = await connection.ask(toRaise.length === 0 ? begun : raise + begun, undefined, spanMs(limits));
+    sessions.learn(connection.client, answer);
   } catch (error) {
     await connection.rollback();
     throw explainStart(error, held, at);
@@ -168,7 +170,8 @@ async function finish<Client extends PostgresClient>(
   let sent = false;
   try {
     await connection.inTurn(async () => {
-      await tx.look();
+      const shortened = tx.look();
+      if (shortened) await shortened;
       sent = !connection.broken;
       await connection.ask(`${checkText(place.at, held)}; commit`, undefined, tx.answerMs);
       connection.ended();
@@ -236,7 +239,8 @@ class OpenTx<Client extends PostgresClient> implements PostgresTx<Client> {
     }
     if (this.#closed) throw invalid("the transaction is over: nothing may be begun after the end of its function");
     return this.connection.inTurn(async () => {
-      await this.look();
+      const shortened = this.look();
+      if (shortened) await shortened;
       try {
         if (BACK_TO_SAVEPOINT.test(text)) this.#uncertain = true;
         const result = await this.connection.ask(text, values && [...values], this.answerMs);
@@ -247,14 +251,21 @@ class OpenTx<Client extends PostgresClient> implements PostgresTx<Client> {
     });
   }
 
-  /** Looks at the holds before something is sent, and shortens the limits if they do not fit into what remains. */
-  async look(): Promise<void> {
+  /**
+   * Looks at the holds before something is sent, and shortens the limits if they do not fit into what remains: that is
+   * what the promise is for, and most often there is none.
+   */
+  look(): Promise<void> | undefined {
     const restMs = remainingMs(this.held, this.place.limitMs);
     if (restMs < spanMs(this.#limits)) this.#limits = limitsWithin(restMs);
-    else if (!this.#uncertain) return;
+    else if (!this.#uncertain) return undefined;
     this.#uncertain = false;
+    return this.#shorten();
+  }
+
+  async #shorten(): Promise<void> {
     try {
-      await this.connection.ask(limitsText(this.place.at, this.#limits), undefined, this.answerMs);
+      await this.connection.ask(askText(this.place.at, this.#limits), undefined, this.answerMs);
     } catch (error) {
       throw explain(error, this.held);
     }

@@ -14,6 +14,7 @@ import type { PostgresClient, PostgresDb, PostgresPool, PostgresResult } from ".
 import { heldOf } from "./postgres-limits.js";
 import { explainStart } from "./postgres-refusals.js";
 import { checkTable, migrationOf, nameOf } from "./postgres-schema.js";
+import { Sessions } from "./postgres-session.js";
 import { type Place, type PostgresIsolation, type PostgresTx, raiseFloors, transact } from "./postgres-transaction.js";
 import {
   type Dialect,
@@ -106,6 +107,7 @@ class PostgresFence<Client extends PostgresClient = PostgresClient> implements F
       pool,
       at: checkTable({ schema, table }),
       raised: new RaisedFloors(),
+      sessions: new Sessions(),
       limitMs: checkWhole(limitMs, "limitMs", 200, DAY_MS),
     };
   }
