@@ -4,7 +4,7 @@ import { type AddressInfo, createConnection, createServer, type Socket } from "n
 import type { FencedLock } from "@leasehold/fence";
 import { type PostgresFence, postgresFence } from "@leasehold/fence/postgres";
 import pg from "pg";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { startPostgres } from "../services/postgres.mjs";
 import { until } from "../services/processes.mjs";
 import { describeWithServices } from "../services/vitest.js";
@@ -189,6 +189,7 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
       await one.query("set statement_timeout = '1s'");
       const now = performance.now();
       const clock = vi.spyOn(performance, "now").mockImplementation(() => now + 61_000);
+      onTestFinished(() => clock.mockRestore());
       expect(await limits()).toEqual({ rows: [{ ...expected, statement: "1s" }], asked: true });
       clock.mockRestore();
       expect(await limits()).toEqual({ rows: [{ ...expected, statement: "1s" }], asked: true });
