@@ -30,6 +30,7 @@ async function start(port) {
       ...["--no-defaults", `--datadir=${data}`, ...asRoot],
       ...["--bind-address=127.0.0.1", `--port=${port}`, `--socket=${join(folder, "s")}`],
       `--pid-file=${join(folder, "pid")}`,
+      `--tmpdir=${folder}`, // a server that starts removes what others have in the shared one
       "--skip-name-resolve", // else it asks the resolver who 127.0.0.1 is
       "--skip-log-bin",
       ...SIZES,
