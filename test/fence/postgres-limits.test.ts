@@ -250,6 +250,13 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
       expect(pool.idleCount).toBe(pool.totalCount);
     });
 
+    it("count for each statement anew, also those of the client for the answer", async () => {
+      const patient = postgresFence(pool, { limitMs: 4_000 });
+      await patient.tx({ name, token: 5 }, async (tx) => {
+        for (let i = 0; i < 3; i++) await tx.query("select pg_sleep(1.3)"); // longer than 4 s altogether
+      });
+    });
+
     it("end a raise that somebody blocks", async () => {
       await fence.raise(exclusive(name, 1));
       const blocker = await pool.connect();
@@ -424,6 +431,19 @@ describeWithServices("time limits and broken connections of PostgreSQL's fence",
       }
       expect(await value()).toBe("before");
       await works();
+    });
+
+    it("does not wait for the answer to a rollback for as long as for a statement", async () => {
+      proxy.fromClient = (text) => !text.includes("rollback");
+      const mine = new Error("mine");
+      const beganMs = performance.now();
+      const failing = broken.tx(exclusive(name, 5), async (tx) => {
+        await tx.query(write, [name, "late"]);
+        throw mine;
+      });
+      await expect(failing).rejects.toBe(mine);
+      expect(performance.now() - beganMs, "the hold lasts a minute").toBeLessThan(20_000);
+      await works(); // on another connection: what became of that one is not known
     });
 
     it("is UNREACHABLE when nothing answers: to a raise, to a begin, to a new connection", async () => {
