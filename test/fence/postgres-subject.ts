@@ -1,5 +1,5 @@
 /** PostgreSQL as the storage of the conformance suite: registers in a table, written through the fence in both styles. */
-import { type Fenced, FenceError, holdOf, holdsOf } from "@leasehold/fence";
+import { type Fenced, type FencedLock, FenceError, holdOf, holdsOf } from "@leasehold/fence";
 import {
   type PostgresClient,
   type PostgresFence,
@@ -43,6 +43,24 @@ export class CountingPool implements PostgresPool {
       removeListener: (event, listener) => client.removeListener(event, listener),
       release: (error) => client.release(error),
     };
+  }
+}
+
+/** A lock whose end the test moves. */
+export class MovingLock implements FencedLock {
+  readonly grant = {};
+  readonly signal = new AbortController().signal;
+  remainingMs = 10_000;
+  constructor(
+    readonly name: string,
+    readonly number: number,
+  ) {}
+  get token() {
+    if (this.remainingMs > 0) return this.number;
+    throw Object.assign(new Error("lost"), { code: "LOST" });
+  }
+  get state() {
+    return { is: "held" as const, remainingMs: this.remainingMs };
   }
 }
 
