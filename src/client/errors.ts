@@ -95,6 +95,7 @@ const CODE_BY_REASON: Readonly<Record<string, ErrorCode>> = {
   SESSION_REPLACED: "LOST",
   CLUSTER_MISMATCH: "INVALID",
   CANCELLED_REQUEST: "CLOSED",
+  UNAUTHENTICATED: "DENIED",
   // The server's, not the client's: it shuts down.
   CLOSED: "UNREACHABLE",
 };

@@ -48,8 +48,13 @@ export function toggle(fallback: boolean, description: string) {
   });
 }
 
-export function choice<const T extends string>(values: readonly T[], fallback: T, description: string) {
-  return option<T>(fallback, description, { argument: "<level>", show: same }, (raw) => {
+export function choice<const T extends string>(
+  values: readonly T[],
+  fallback: T,
+  description: string,
+  argument = "<level>",
+) {
+  return option<T>(fallback, description, { argument, show: same }, (raw) => {
     const value = values.find((known) => known === raw);
     return value === undefined ? { problem: `not one of ${values.join(", ")}` } : { value };
   });
@@ -65,6 +70,24 @@ export function endpoint(fallback: string, description: string, extra?: "none") 
       typeof raw === "string" && raw.startsWith("unix:") ? "not unix:PATH (107 bytes at most)" : "not host:port";
     return { problem: extra === undefined ? hint : `${hint} and not "${extra}"` };
   });
+}
+
+/** A file; "" for none. It is opened by whoever needs it. */
+export function path(description: string, extra: readonly string[] = [], fallback = "") {
+  return option(fallback, description, { argument: "<file>", show: same }, (raw) => {
+    if (typeof raw !== "string") return { problem: "not the name of a file" };
+    if (raw.includes("\0")) return { problem: "not the name of a file: it contains a NUL character" };
+    return { value: extra.includes(raw) ? raw : raw.trim() };
+  });
+}
+
+/** Any text of up to 1,024 characters; "" for none. */
+export function text(fallback: string, description: string) {
+  return option(fallback, description, { argument: "<text>", show: same }, (raw) =>
+    typeof raw === "string" && raw.length <= 1_024 && !/\p{Cc}/u.test(raw)
+      ? { value: raw }
+      : { problem: "not a text of at most 1024 characters without control characters" },
+  );
 }
 
 export function store(fallback: string, description: string) {

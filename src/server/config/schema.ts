@@ -6,6 +6,7 @@ import { z } from "zod";
 import { isLocal, parseEndpoint } from "./endpoint.js";
 import { checkLimits, limitsSchema } from "./limits.js";
 import { choice, duration, endpoint, store, toggle } from "./options.js";
+import { authenticates, checkSecurity, encrypts, securityOptions } from "./security.js";
 import { formatDurationMs } from "./units.js";
 
 const shape = z.strictObject({
@@ -15,7 +16,11 @@ const shape = z.strictObject({
     "level:./leasehold-data",
     "level:PATH keeps everything in a folder; memory: keeps nothing over a restart and is for tests only.",
   ),
-  insecure: toggle(false, "Permit to listen without encryption on an address that other machines can reach."),
+  insecure: toggle(
+    false,
+    "Permit to listen without encryption or authentication on an address that other machines can reach.",
+  ),
+  ...securityOptions,
   logLevel: choice(
     ["trace", "debug", "info", "warn", "error", "fatal", "silent"],
     "info",
@@ -48,14 +53,16 @@ export const configSchema = shape.check((context) => {
     context.issues.push({ code: "custom", path: [...path], message, input });
 
   const listen = parseEndpoint(config.listen);
-  if (listen && !isLocal(listen) && !config.insecure) {
-    refuse(
-      ["listen"],
-      `"${config.listen}" can be reached from other machines and the traffic is not encrypted; ` +
-        "add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted",
-      config.listen,
-    );
+  const lacking = exposure(config);
+  for (const option of ["listen", "opsListen"] as const) {
+    const endpoint = parseEndpoint(config[option]);
+    if (endpoint === undefined || isLocal(endpoint) || lacking === "" || config.insecure) continue;
+    const message =
+      `"${config[option]}" can be reached from other machines, and ${lacking}; ` +
+      "add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted";
+    refuse([option], message, config[option]);
   }
+  for (const { path, message } of checkSecurity(config)) refuse([path], message, null);
   if (config.opsListen === config.listen && !(listen?.kind === "tcp" && listen.port === 0)) {
     refuse(["opsListen"], `"${config.opsListen}" is taken by listen`, config.opsListen);
   }
@@ -69,6 +76,16 @@ export const configSchema = shape.check((context) => {
   const limit = checkLimits(config.limits);
   if (limit) refuse(["limits", limit.path], limit.message, null);
 });
+
+/** Why this server should not be reached from other machines; "": it may be. */
+export function exposure(config: Parameters<typeof checkSecurity>[0]): string {
+  if (!encrypts(config)) {
+    return authenticates(config)
+      ? "the traffic is not encrypted (tlsCert)"
+      : "the traffic is neither encrypted (tlsCert) nor authenticated (authTokens, authJwks or tlsClientAuth)";
+  }
+  return authenticates(config) ? "" : "callers are not authenticated (authTokens, authJwks or tlsClientAuth)";
+}
 
 /** The configuration of a server, complete and checked. */
 export type ServerConfig = Readonly<Omit<z.output<typeof configSchema>, "limits">> & {

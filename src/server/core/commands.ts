@@ -1,5 +1,5 @@
 /** What goes into the core: what clients ask for, and what happens to their calls and streams. */
-import type { LockMode, Refusal, Route } from "./types.js";
+import type { LockMode, Principal, Refusal, Route } from "./types.js";
 
 /** The lease through which an Acquire wants to hold. */
 export type HolderSpec =
@@ -180,6 +180,8 @@ export interface Call {
   readonly kind: "call";
   readonly request: Request;
   readonly route: Route;
+  /** Absent: anybody. */
+  readonly principal?: Principal;
   readonly observed: number;
 }
 
@@ -198,6 +200,8 @@ export interface Attach {
   readonly clusterId: string;
   readonly highestToken: number;
   readonly route: Route;
+  /** Absent: anybody. */
+  readonly principal?: Principal;
   readonly observed: number;
 }
 
@@ -213,6 +217,8 @@ export interface Frame {
   readonly renew: boolean;
   /** Leases whose holders have made progress, by the sequence numbers of the commands that created them. */
   readonly progress: readonly number[];
+  /** That of the attach, with the quota that it has now. Absent: anybody. */
+  readonly principal?: Principal;
   readonly observed: number;
   readonly requests: readonly { readonly seq: number; readonly request: Request | Refusal }[];
 }

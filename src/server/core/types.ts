@@ -30,6 +30,7 @@ export type Reason =
   | "DEADLOCK"
   | "CANCELLED_REQUEST"
   | "CLOCK_JUMP"
+  | "DENIED"
   | "STORE_DOWN";
 
 export interface Refusal {
@@ -55,6 +56,32 @@ export interface KnotWait {
 export type LeaseEndReason = "expired" | "revoked";
 
 export type LockMode = "exclusive" | "shared" | "semaphore";
+
+/** Who asks, as the transport has authenticated it. What it makes belongs to it, and counts against its quota. */
+export interface Principal {
+  /** "": nobody in particular, since authentication is off. Then everything may be used by everybody. */
+  readonly name: string;
+  readonly quota: Quota;
+}
+
+/** What one principal may have at the same time. */
+export interface Quota {
+  readonly leasesMax: number;
+  /** Grants that it holds. */
+  readonly locksMax: number;
+  /** Places in queues. */
+  readonly waitersMax: number;
+}
+
+/** Everybody, while authentication is off. */
+export const anybody: Principal = {
+  name: "",
+  quota: {
+    leasesMax: Number.POSITIVE_INFINITY,
+    locksMax: Number.POSITIVE_INFINITY,
+    waitersMax: Number.POSITIVE_INFINITY,
+  },
+};
 
 /**
  * Where a reply goes. Opaque to the core, which keeps it with a ticket until there is something to say. One object per

@@ -70,6 +70,8 @@ export const refusalReasons = all<WireReason>()({
   DEADLOCK: true,
   CANCELLED_REQUEST: true,
   CLOCK_JUMP: true,
+  DENIED: true,
+  UNAUTHENTICATED: true,
   STORE_DOWN: true,
   CLOSED: true,
   OUTCOME_UNKNOWN: true,
@@ -80,7 +82,7 @@ export const rpcs = [
   ...["CreateLease", "RenewLease", "RevokeLease", "GetLease", "ListLeases"],
   ...["Acquire", "AcquireAll", "CancelAcquire", "Release", "Transfer", "Downgrade", "SetMetadata"],
   ...["Watch", "Validate", "DescribeLock", "ListLocks"],
-  ...["Tick", "Attach", "Status", "ForceRelease", "TopLocks"],
+  ...["Tick", "Attach", "Status", "ForceRelease", "TopLocks", "Backup", "SetLogLevel"],
   "other",
 ] as const;
 export type Rpc = (typeof rpcs)[number];

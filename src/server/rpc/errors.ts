@@ -8,7 +8,7 @@ import { encodeStatus, type StatusDetails } from "@leasehold/client/wire";
 import type { KnotWait, Reason, Refusal } from "../core/types.js";
 import type { RouteFailure } from "../sequencer/routes.js";
 
-export type WireReason = Reason | RouteFailure["reason"] | "INTERNAL";
+export type WireReason = Reason | RouteFailure["reason"] | "UNAUTHENTICATED" | "INTERNAL";
 
 /** Why a call, a stream or a command came to nothing. */
 export interface WireFailure {
@@ -40,6 +40,8 @@ const codes: Readonly<Record<WireReason, status>> = {
   DEADLOCK: status.ABORTED,
   CANCELLED_REQUEST: status.CANCELLED,
   CLOCK_JUMP: status.OUT_OF_RANGE,
+  UNAUTHENTICATED: status.UNAUTHENTICATED,
+  DENIED: status.PERMISSION_DENIED,
   STORE_DOWN: status.UNAVAILABLE,
   CLOSED: status.UNAVAILABLE,
   OUTCOME_UNKNOWN: status.UNKNOWN,

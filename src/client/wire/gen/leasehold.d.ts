@@ -138,6 +138,12 @@ export namespace leasehold {
             /** StatusResponse clockSkew. */
             clockSkew?: (leasehold.v1.ClockSkew.$Properties|null);
 
+            /** StatusResponse diagnosis. */
+            diagnosis?: (leasehold.v1.Diagnosis.$Properties|null);
+
+            /** StatusResponse principal. */
+            principal: string;
+
             /**
              * Encodes the specified StatusResponse message. Does not implicitly {@link leasehold.v1.StatusResponse.verify|verify} messages.
              * @param message StatusResponse message or plain object to encode
@@ -223,12 +229,568 @@ export namespace leasehold {
                 /** StatusResponse clockSkew */
                 clockSkew?: (leasehold.v1.ClockSkew.$Properties|null);
 
+                /** StatusResponse diagnosis */
+                diagnosis?: (leasehold.v1.Diagnosis.$Properties|null);
+
+                /** StatusResponse principal */
+                principal?: (string|null);
+
                 /** Unknown fields preserved while decoding when enabled */
                 $unknowns?: Uint8Array[];
             }
 
             /** Shape of a StatusResponse. */
             type $Shape = leasehold.v1.StatusResponse.$Properties;
+        }
+
+        /**
+         * Properties of a Diagnosis.
+         * @deprecated Use leasehold.v1.Diagnosis.$Properties instead.
+         */
+        interface IDiagnosis extends leasehold.v1.Diagnosis.$Properties {
+        }
+
+        /** Represents a Diagnosis. */
+        class Diagnosis {
+
+            /**
+             * Constructs a new Diagnosis.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Diagnosis.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Diagnosis loopLagMsP50. */
+            loopLagMsP50: number;
+
+            /** Diagnosis loopLagMsP99. */
+            loopLagMsP99: number;
+
+            /** Diagnosis loopLagMsMax. */
+            loopLagMsMax: number;
+
+            /** Diagnosis commitMsP50. */
+            commitMsP50: number;
+
+            /** Diagnosis commitMsP99. */
+            commitMsP99: number;
+
+            /** Diagnosis commitMsMax. */
+            commitMsMax: number;
+
+            /** Diagnosis limits. */
+            limits: leasehold.v1.LimitUse.$Properties[];
+
+            /** Diagnosis certificates. */
+            certificates: leasehold.v1.Certificate.$Properties[];
+
+            /** Diagnosis storeFreeBytes. */
+            storeFreeBytes: number;
+
+            /** Diagnosis wallClockMs. */
+            wallClockMs: number;
+
+            /** Diagnosis nodeVersion. */
+            nodeVersion: string;
+
+            /** Diagnosis authentication. */
+            authentication: boolean;
+
+            /** Diagnosis encryption. */
+            encryption: boolean;
+
+            /** Diagnosis openFiles. */
+            openFiles: number;
+
+            /** Diagnosis openFilesMax. */
+            openFilesMax: number;
+
+            /**
+             * Encodes the specified Diagnosis message. Does not implicitly {@link leasehold.v1.Diagnosis.verify|verify} messages.
+             * @param message Diagnosis message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Diagnosis.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Diagnosis message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Diagnosis & leasehold.v1.Diagnosis.$Shape} Diagnosis
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Diagnosis & leasehold.v1.Diagnosis.$Shape;
+
+            /**
+             * Gets the type url for Diagnosis
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Diagnosis {
+
+            /** Properties of a Diagnosis. */
+            interface $Properties {
+
+                /** Diagnosis loopLagMsP50 */
+                loopLagMsP50?: (number|null);
+
+                /** Diagnosis loopLagMsP99 */
+                loopLagMsP99?: (number|null);
+
+                /** Diagnosis loopLagMsMax */
+                loopLagMsMax?: (number|null);
+
+                /** Diagnosis commitMsP50 */
+                commitMsP50?: (number|null);
+
+                /** Diagnosis commitMsP99 */
+                commitMsP99?: (number|null);
+
+                /** Diagnosis commitMsMax */
+                commitMsMax?: (number|null);
+
+                /** Diagnosis limits */
+                limits?: (leasehold.v1.LimitUse.$Properties[]|null);
+
+                /** Diagnosis certificates */
+                certificates?: (leasehold.v1.Certificate.$Properties[]|null);
+
+                /** Diagnosis storeFreeBytes */
+                storeFreeBytes?: (number|null);
+
+                /** Diagnosis wallClockMs */
+                wallClockMs?: (number|null);
+
+                /** Diagnosis nodeVersion */
+                nodeVersion?: (string|null);
+
+                /** Diagnosis authentication */
+                authentication?: (boolean|null);
+
+                /** Diagnosis encryption */
+                encryption?: (boolean|null);
+
+                /** Diagnosis openFiles */
+                openFiles?: (number|null);
+
+                /** Diagnosis openFilesMax */
+                openFilesMax?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Diagnosis. */
+            type $Shape = leasehold.v1.Diagnosis.$Properties;
+        }
+
+        /**
+         * Properties of a LimitUse.
+         * @deprecated Use leasehold.v1.LimitUse.$Properties instead.
+         */
+        interface ILimitUse extends leasehold.v1.LimitUse.$Properties {
+        }
+
+        /** Represents a LimitUse. */
+        class LimitUse {
+
+            /**
+             * Constructs a new LimitUse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.LimitUse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** LimitUse limit. */
+            limit: string;
+
+            /** LimitUse used. */
+            used: number;
+
+            /** LimitUse max. */
+            max: number;
+
+            /**
+             * Encodes the specified LimitUse message. Does not implicitly {@link leasehold.v1.LimitUse.verify|verify} messages.
+             * @param message LimitUse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.LimitUse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a LimitUse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.LimitUse & leasehold.v1.LimitUse.$Shape} LimitUse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.LimitUse & leasehold.v1.LimitUse.$Shape;
+
+            /**
+             * Gets the type url for LimitUse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace LimitUse {
+
+            /** Properties of a LimitUse. */
+            interface $Properties {
+
+                /** LimitUse limit */
+                limit?: (string|null);
+
+                /** LimitUse used */
+                used?: (number|null);
+
+                /** LimitUse max */
+                max?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a LimitUse. */
+            type $Shape = leasehold.v1.LimitUse.$Properties;
+        }
+
+        /**
+         * Properties of a Certificate.
+         * @deprecated Use leasehold.v1.Certificate.$Properties instead.
+         */
+        interface ICertificate extends leasehold.v1.Certificate.$Properties {
+        }
+
+        /** Represents a Certificate. */
+        class Certificate {
+
+            /**
+             * Constructs a new Certificate.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.Certificate.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** Certificate listener. */
+            listener: string;
+
+            /** Certificate subject. */
+            subject: string;
+
+            /** Certificate notAfterMs. */
+            notAfterMs: number;
+
+            /**
+             * Encodes the specified Certificate message. Does not implicitly {@link leasehold.v1.Certificate.verify|verify} messages.
+             * @param message Certificate message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.Certificate.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a Certificate message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.Certificate & leasehold.v1.Certificate.$Shape} Certificate
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.Certificate & leasehold.v1.Certificate.$Shape;
+
+            /**
+             * Gets the type url for Certificate
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace Certificate {
+
+            /** Properties of a Certificate. */
+            interface $Properties {
+
+                /** Certificate listener */
+                listener?: (string|null);
+
+                /** Certificate subject */
+                subject?: (string|null);
+
+                /** Certificate notAfterMs */
+                notAfterMs?: (number|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a Certificate. */
+            type $Shape = leasehold.v1.Certificate.$Properties;
+        }
+
+        /**
+         * Properties of a BackupRequest.
+         * @deprecated Use leasehold.v1.BackupRequest.$Properties instead.
+         */
+        interface IBackupRequest extends leasehold.v1.BackupRequest.$Properties {
+        }
+
+        /** Represents a BackupRequest. */
+        class BackupRequest {
+
+            /**
+             * Constructs a new BackupRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.BackupRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /**
+             * Encodes the specified BackupRequest message. Does not implicitly {@link leasehold.v1.BackupRequest.verify|verify} messages.
+             * @param message BackupRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.BackupRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a BackupRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.BackupRequest & leasehold.v1.BackupRequest.$Shape} BackupRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.BackupRequest & leasehold.v1.BackupRequest.$Shape;
+
+            /**
+             * Gets the type url for BackupRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace BackupRequest {
+
+            /** Properties of a BackupRequest. */
+            interface $Properties {
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a BackupRequest. */
+            type $Shape = leasehold.v1.BackupRequest.$Properties;
+        }
+
+        /**
+         * Properties of a BackupResponse.
+         * @deprecated Use leasehold.v1.BackupResponse.$Properties instead.
+         */
+        interface IBackupResponse extends leasehold.v1.BackupResponse.$Properties {
+        }
+
+        /** Represents a BackupResponse. */
+        class BackupResponse {
+
+            /**
+             * Constructs a new BackupResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.BackupResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** BackupResponse data. */
+            data: Uint8Array;
+
+            /**
+             * Encodes the specified BackupResponse message. Does not implicitly {@link leasehold.v1.BackupResponse.verify|verify} messages.
+             * @param message BackupResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.BackupResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a BackupResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.BackupResponse & leasehold.v1.BackupResponse.$Shape} BackupResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.BackupResponse & leasehold.v1.BackupResponse.$Shape;
+
+            /**
+             * Gets the type url for BackupResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace BackupResponse {
+
+            /** Properties of a BackupResponse. */
+            interface $Properties {
+
+                /** BackupResponse data */
+                data?: (Uint8Array|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a BackupResponse. */
+            type $Shape = leasehold.v1.BackupResponse.$Properties;
+        }
+
+        /**
+         * Properties of a SetLogLevelRequest.
+         * @deprecated Use leasehold.v1.SetLogLevelRequest.$Properties instead.
+         */
+        interface ISetLogLevelRequest extends leasehold.v1.SetLogLevelRequest.$Properties {
+        }
+
+        /** Represents a SetLogLevelRequest. */
+        class SetLogLevelRequest {
+
+            /**
+             * Constructs a new SetLogLevelRequest.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.SetLogLevelRequest.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SetLogLevelRequest level. */
+            level: string;
+
+            /**
+             * Encodes the specified SetLogLevelRequest message. Does not implicitly {@link leasehold.v1.SetLogLevelRequest.verify|verify} messages.
+             * @param message SetLogLevelRequest message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.SetLogLevelRequest.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SetLogLevelRequest message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.SetLogLevelRequest & leasehold.v1.SetLogLevelRequest.$Shape} SetLogLevelRequest
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.SetLogLevelRequest & leasehold.v1.SetLogLevelRequest.$Shape;
+
+            /**
+             * Gets the type url for SetLogLevelRequest
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SetLogLevelRequest {
+
+            /** Properties of a SetLogLevelRequest. */
+            interface $Properties {
+
+                /** SetLogLevelRequest level */
+                level?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SetLogLevelRequest. */
+            type $Shape = leasehold.v1.SetLogLevelRequest.$Properties;
+        }
+
+        /**
+         * Properties of a SetLogLevelResponse.
+         * @deprecated Use leasehold.v1.SetLogLevelResponse.$Properties instead.
+         */
+        interface ISetLogLevelResponse extends leasehold.v1.SetLogLevelResponse.$Properties {
+        }
+
+        /** Represents a SetLogLevelResponse. */
+        class SetLogLevelResponse {
+
+            /**
+             * Constructs a new SetLogLevelResponse.
+             * @param [properties] Properties to set
+             */
+            constructor(properties?: leasehold.v1.SetLogLevelResponse.$Properties);
+
+            /** Unknown fields preserved while decoding when enabled */
+            $unknowns?: Uint8Array[];
+
+            /** SetLogLevelResponse previousLevel. */
+            previousLevel: string;
+
+            /**
+             * Encodes the specified SetLogLevelResponse message. Does not implicitly {@link leasehold.v1.SetLogLevelResponse.verify|verify} messages.
+             * @param message SetLogLevelResponse message or plain object to encode
+             * @param [writer] Writer to encode to
+             * @returns Writer
+             */
+            static encode(message: leasehold.v1.SetLogLevelResponse.$Properties, writer?: $protobuf.Writer): $protobuf.Writer;
+
+            /**
+             * Decodes a SetLogLevelResponse message from the specified reader or buffer.
+             * @param reader Reader or buffer to decode from
+             * @param [length] Message length if known beforehand
+             * @returns {leasehold.v1.SetLogLevelResponse & leasehold.v1.SetLogLevelResponse.$Shape} SetLogLevelResponse
+             * @throws {Error} If the payload is not a reader or valid buffer
+             * @throws {$protobuf.util.ProtocolError} If required fields are missing
+             */
+            static decode(reader: ($protobuf.Reader|Uint8Array), length?: number): leasehold.v1.SetLogLevelResponse & leasehold.v1.SetLogLevelResponse.$Shape;
+
+            /**
+             * Gets the type url for SetLogLevelResponse
+             * @param [prefix] Custom type url prefix, defaults to `"type.googleapis.com"`
+             * @returns The type url
+             */
+            static getTypeUrl(prefix?: string): string;
+        }
+
+        namespace SetLogLevelResponse {
+
+            /** Properties of a SetLogLevelResponse. */
+            interface $Properties {
+
+                /** SetLogLevelResponse previousLevel */
+                previousLevel?: (string|null);
+
+                /** Unknown fields preserved while decoding when enabled */
+                $unknowns?: Uint8Array[];
+            }
+
+            /** Shape of a SetLogLevelResponse. */
+            type $Shape = leasehold.v1.SetLogLevelResponse.$Properties;
         }
 
         /**
@@ -1658,6 +2220,9 @@ export namespace leasehold {
             /** AcquireRequest heldTokens. */
             heldTokens: number[];
 
+            /** AcquireRequest traceparent. */
+            traceparent: string;
+
             /** AcquireRequest holder. */
             holder?: ("leaseId"|"ttlMs"|"sessionLease");
 
@@ -1740,6 +2305,9 @@ export namespace leasehold {
                 /** AcquireRequest heldTokens */
                 heldTokens?: (number[]|null);
 
+                /** AcquireRequest traceparent */
+                traceparent?: (string|null);
+
                 /** AcquireRequest holder */
                 holder?: ("leaseId"|"ttlMs"|"sessionLease");
 
@@ -1765,6 +2333,7 @@ export namespace leasehold {
               maxHoldMs?: number|null;
               contenderId?: string|null;
               heldTokens?: number[]|null;
+              traceparent?: string|null;
               $unknowns?: Uint8Array[];
             } & (
               ({ holder?: undefined; leaseId?: null; ttlMs?: null; sessionLease?: null }|{ holder?: "leaseId"; leaseId: string; ttlMs?: null; sessionLease?: null }|{ holder?: "ttlMs"; leaseId?: null; ttlMs: number; sessionLease?: null }|{ holder?: "sessionLease"; leaseId?: null; ttlMs?: null; sessionLease: number })
@@ -2014,6 +2583,9 @@ export namespace leasehold {
             /** AcquireAllRequest heldTokens. */
             heldTokens: number[];
 
+            /** AcquireAllRequest traceparent. */
+            traceparent: string;
+
             /** AcquireAllRequest holder. */
             holder?: ("leaseId"|"ttlMs"|"sessionLease");
 
@@ -2087,6 +2659,9 @@ export namespace leasehold {
                 /** AcquireAllRequest heldTokens */
                 heldTokens?: (number[]|null);
 
+                /** AcquireAllRequest traceparent */
+                traceparent?: (string|null);
+
                 /** AcquireAllRequest holder */
                 holder?: ("leaseId"|"ttlMs"|"sessionLease");
 
@@ -2109,6 +2684,7 @@ export namespace leasehold {
               maxHoldMs?: number|null;
               contenderId?: string|null;
               heldTokens?: number[]|null;
+              traceparent?: string|null;
               $unknowns?: Uint8Array[];
             } & (
               ({ holder?: undefined; leaseId?: null; ttlMs?: null; sessionLease?: null }|{ holder?: "leaseId"; leaseId: string; ttlMs?: null; sessionLease?: null }|{ holder?: "ttlMs"; leaseId?: null; ttlMs: number; sessionLease?: null }|{ holder?: "sessionLease"; leaseId?: null; ttlMs?: null; sessionLease: number })
