@@ -1,4 +1,4 @@
-import { type ChannelCredentials, Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ChannelCredentials, Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { decode, decodeStatus, encode, type leasehold, type StatusDetails, v1 } from "@leasehold/client/wire";
 import type {
   Command,
@@ -335,6 +335,7 @@ export class GrpcFailure extends Error {
 
 export class TestClient {
   readonly grpc: Client;
+  private readonly headers = new Metadata();
 
   constructor(target: string, creds: ChannelCredentials = credentials.createInsecure()) {
     this.grpc = new Client(target, creds, { "grpc.max_receive_message_length": -1 });
@@ -345,10 +346,28 @@ export class TestClient {
     return new Promise((resolve, reject) => {
       const callOptions = options.deadline === undefined ? {} : { deadline: options.deadline };
       const path = method.startsWith("/") ? method : `/leasehold.v1.${method}`;
-      const call = this.grpc.makeUnaryRequest(path, raw, raw, request, callOptions, (error, response) =>
+      const headers = this.headers.clone();
+      const call = this.grpc.makeUnaryRequest(path, raw, raw, request, headers, callOptions, (error, response) =>
         error ? reject(GrpcFailure.of(error)) : resolve(response as Buffer),
       );
       options.signal?.addEventListener("abort", () => call.cancel());
+    });
+  }
+
+  /** Sends this header with everything from now on. */
+  header(name: string, value: string | readonly string[] | undefined): void {
+    this.headers.remove(name);
+    for (const one of typeof value === "string" ? [value] : (value ?? [])) this.headers.add(name, one);
+  }
+
+  /** Reads a stream of the server's to its end; resolves with the status that it fails with. */
+  serverStream(method: string, request: Buffer, signal?: AbortSignal): Promise<GrpcFailure> {
+    return new Promise((resolve) => {
+      const path = `/leasehold.v1.${method}`;
+      const call = this.grpc.makeServerStreamRequest(path, raw, raw, request, this.headers.clone());
+      signal?.addEventListener("abort", () => call.cancel());
+      call.on("error", (error: ServiceError) => resolve(GrpcFailure.of(error)));
+      call.resume();
     });
   }
 
@@ -359,7 +378,7 @@ export class TestClient {
   }
 
   attach(): TestStream {
-    return new TestStream(this.grpc);
+    return new TestStream(this.grpc, undefined, this.headers.clone());
   }
 
   close(): void {
@@ -373,8 +392,8 @@ export class TestStream {
   ended = false;
   private readonly call;
 
-  constructor(grpc: Client, path = "/leasehold.v1.SessionService/Attach") {
-    this.call = grpc.makeBidiStreamRequest<Buffer, Buffer>(path, raw, raw);
+  constructor(grpc: Client, path = "/leasehold.v1.SessionService/Attach", headers = new Metadata()) {
+    this.call = grpc.makeBidiStreamRequest<Buffer, Buffer>(path, raw, raw, headers);
     this.call.on("data", (bytes: Buffer) => this.frames.push(decode(v1.AttachResponse, bytes)));
     this.call.on("error", (error: ServiceError) => {
       this.failure = GrpcFailure.of(error);

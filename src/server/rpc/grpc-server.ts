@@ -7,6 +7,7 @@
  */
 import { type MethodDefinition, Server, ServerCredentials, type ServerOptions } from "@grpc/grpc-js";
 import type { CoreLimits } from "../core/types.js";
+import { type Access, openAccess } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClientClocks } from "../skew/client-clocks.js";
 import type { WatchHub } from "../watch/hub.js";
@@ -38,6 +39,8 @@ export interface RpcServerOptions {
   readonly serverStatus: AnswerSources["serverStatus"];
   readonly hottest: AnswerSources["hottest"];
   readonly clocks?: ClientClocks;
+  /** Who may do what. Default: everybody everything. */
+  readonly access?: Access;
   /** How busy the server is, from 0 to 1: clients are told to renew less often. */
   readonly load: () => number;
   /** A handler threw: a bug, for the log. The client has been told INTERNAL. */
@@ -64,6 +67,7 @@ export class RpcServer {
   /** Watches of all carriers. */
   readonly watches: WatchEndpoint;
   private readonly server: Server;
+  private readonly access: Access;
   private readonly calls: UnaryCalls;
   private readonly health: Health;
   private readonly auxiliary: AuxiliaryStreams;
@@ -78,7 +82,8 @@ export class RpcServer {
     const pacing = new RenewalPacing(options.load, Math.random);
     this.sessions = new SessionEndpoint({ ...options, frames, pacing, core: options.coreLimits, ...bound(options) });
     this.watches = new WatchEndpoint({ ...options, ...bound(options) });
-    this.calls = new UnaryCalls({ ...options, ...bound(options) });
+    this.access = options.access ?? openAccess;
+    this.calls = new UnaryCalls({ ...options, ...bound(options), access: this.access });
     this.auxiliary = new AuxiliaryStreams(limits.auxiliaryStreamsMax);
     this.health = new Health(services, this.auxiliary);
     this.server = new Server(serverOptions(limits));
@@ -151,11 +156,13 @@ export class RpcServer {
   }
 
   private addStreams(): void {
+    const { access } = this;
     const { closeMsMax } = this.options.limits;
+    const refusal = () => this.refusal;
     this.register(definitionOf(ATTACH, true), (call: RawStream) =>
-      carrySession(this.sessions, call, this.refusal, closeMsMax),
+      carrySession(this.sessions, access, call, refusal, closeMsMax),
     );
-    this.register(watchDefinition, (call: RawWatch) => carryWatch(this.watches, call, this.refusal, closeMsMax));
+    this.register(watchDefinition, (call: RawWatch) => carryWatch(this.watches, access, call, refusal, closeMsMax));
     const answer = reflection(
       [descriptorSet, healthDescriptorSet].flatMap((set) => filesOf(Buffer.from(set, "base64"))),
     );

@@ -1,21 +1,30 @@
 /** Carries a session over one bidirectional gRPC stream. */
 import type { ServerDuplexStream } from "@grpc/grpc-js";
+import type { Access } from "../security/access.js";
+import { admitted, identify } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter, resetNow } from "./http2-stream.js";
 import type { SessionEndpoint, SessionPipe } from "./session.js";
 
 export type RawStream = ServerDuplexStream<Buffer, Buffer>;
 
+/** `refusal`: why no streams are taken at present, else null. */
 export function carrySession(
   endpoint: SessionEndpoint,
+  access: Access,
   call: RawStream,
-  refusal: WireFailure | null,
+  refusal: () => WireFailure | null,
   closeMsMax: number,
 ): void {
-  const input = endpoint.open(new GrpcPipe(call, closeMsMax), refusal);
-  call.on("data", (bytes: Buffer) => input.receive(bytes));
-  call.on("end", () => input.ended());
-  call.on("cancelled", () => input.ended());
+  // What the client sends meanwhile stays in the network.
+  identify(access, call, (who) => {
+    if (call.cancelled) return;
+    const { identity, failure } = admitted(who);
+    const input = endpoint.open(new GrpcPipe(call, closeMsMax), refusal() ?? failure, identity ?? undefined);
+    call.on("data", (bytes: Buffer) => input.receive(bytes));
+    call.on("end", () => input.ended());
+    call.on("cancelled", () => input.ended());
+  });
 }
 
 class GrpcPipe implements SessionPipe {

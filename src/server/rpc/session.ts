@@ -15,8 +15,10 @@
  * Then the stream ends instead, and the client resumes later.
  */
 import type { CoreLimits, Outcome, Reply } from "../core/types.js";
+import { everybody, type Identity } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClientClocks, SessionClock } from "../skew/client-clocks.js";
+import { forbidden } from "./callers.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { BatchFrame, FrameReader } from "./frames.js";
 import type { RpcLimits } from "./limits.js";
@@ -68,15 +70,16 @@ export class SessionEndpoint {
     return this.streams.size;
   }
 
-  /** `refusal`: why no streams are taken at present, else null. */
-  open(pipe: SessionPipe, refusal: WireFailure | null = null): SessionInput {
-    const stream = new SessionStream(this.context, pipe, (gone) => this.streams.delete(gone));
+  /** `refusal`: why this stream is not taken, else null. `identity`: whose it is; absent: a client of this process. */
+  open(pipe: SessionPipe, refusal: WireFailure | null = null, identity: Identity = everybody): SessionInput {
+    const stream = new SessionStream(this.context, pipe, identity, (gone) => this.streams.delete(gone));
     const { streamsMax } = this.context.limits;
     if (refusal !== null) stream.end(refusal);
     else if (this.streams.size >= streamsMax) {
       stream.end({ reason: "LIMIT", message: `more than ${streamsMax} streams are open`, retryAfterMs: 1_000 });
     } else {
       this.streams.add(stream);
+      stream.begin();
     }
     return stream;
   }
@@ -104,10 +107,12 @@ class SessionStream implements SessionInput, LiveRoute {
   private readonly outbox: Outbox;
   /** The stream ends with this after what is in the outbox has been written. */
   private ending: WireFailure | null = null;
+  private forget: () => void = () => undefined;
 
   constructor(
     private readonly context: SessionContext,
     private readonly pipe: SessionPipe,
+    private readonly identity: Identity,
     private readonly onGone: (stream: SessionStream) => void,
   ) {
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
@@ -117,6 +122,10 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   // ------------------------------------------------------------------------------------------ from the client
+
+  begin(): void {
+    this.forget = this.identity.onWithdrawn((failure) => this.end(failure));
+  }
 
   receive(bytes: Uint8Array): void {
     try {
@@ -141,7 +150,9 @@ class SessionStream implements SessionInput, LiveRoute {
     this.clock?.heard(1, hello.clock);
     const { attach } = hello;
     for (const seq of attach.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
-    const failure = this.context.sink.submit({ kind: "attach", ...attach, route: this });
+    const { principal } = this.identity;
+    const failure =
+      this.identity.charge(1) ?? this.context.sink.submit({ kind: "attach", ...attach, route: this, principal });
     if (failure !== null) this.end(failure);
   }
 
@@ -164,13 +175,29 @@ class SessionStream implements SessionInput, LiveRoute {
       this.end(batch);
       return;
     }
-    const { frame, ackedBelow, acked, renew, progress, observed, requests, clock } = batch;
+    const { frame, ackedBelow, acked, renew, progress, observed, clock } = batch;
     if (clock.wallClockMs > 0 || clock.roundTripMs > 0) this.clock?.heard(frame, clock);
     this.frame = frame;
     const { sessionId, epoch } = this;
-    const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, observed, requests };
+    const { principal } = this.identity;
+    const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length) : null;
+    if (tooMany !== null) this.notTaken(batch.requests, tooMany);
+    if (this.isClosed) return;
+    // Renewals are never too many: whoever asks for too much keeps what it has.
+    const requests = tooMany === null ? this.permitted(batch.requests) : [];
+    const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, principal, observed, requests };
     const failure = this.context.sink.submit({ kind: "frame", ...command });
     if (failure !== null) this.notTaken(requests, failure);
+  }
+
+  /** The requests, with a refusal in the place of each that is not permitted. */
+  private permitted(requests: BatchFrame["requests"]): BatchFrame["requests"] {
+    const { identity } = this;
+    if (identity === everybody) return requests;
+    return requests.map((one) => {
+      const refusal = one.request.kind === "refused" ? null : forbidden(identity, one.request);
+      return refusal === null ? one : { seq: one.seq, request: refusal };
+    });
   }
 
   private notTaken(requests: BatchFrame["requests"], failure: RouteFailure): void {
@@ -309,6 +336,10 @@ class SessionStream implements SessionInput, LiveRoute {
     this.end(internalFailure);
   }
 
+  private get isClosed(): boolean {
+    return this.phase === "closed";
+  }
+
   /** Returns false when the stream was closed before. */
   private close(): boolean {
     if (this.phase === "closed") return false;
@@ -316,6 +347,7 @@ class SessionStream implements SessionInput, LiveRoute {
     clearTimeout(this.helloTimer);
     this.held = [];
     this.clock?.gone();
+    this.forget();
     this.onGone(this);
     const { sessionId, epoch } = this;
     if (sessionId !== "") this.context.sink.submit({ kind: "detach", sessionId, epoch });

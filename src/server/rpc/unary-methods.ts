@@ -17,7 +17,7 @@ export interface UnaryMethod {
   /** Throws `WireError`. `remainingMs`: until the deadline of the call. */
   read(bytes: Buffer, remainingMs: number): ReadRequest;
   /** Null when the outcome does not belong to this method, which is a bug. */
-  write(outcome: Outcome, timestamp: number, clockAheadBy: number, request: Request): Buffer | null;
+  write(outcome: Outcome, timestamp: number, clockAheadBy: number, request: Request, principal: string): Buffer | null;
   /** An answer in place of a failure; null: the failure is the answer. */
   instead?(failure: WireFailure): Buffer | null;
 }
@@ -219,8 +219,10 @@ function statusMethod(sources: AnswerSources): UnaryMethod {
       decode(v1.StatusRequest, bytes);
       return { request: { kind: "status" }, observed: 0 };
     },
-    write: (o) =>
-      o.kind === "status" ? encode(v1.StatusResponse, statusBody(sources.serverStatus(), o.counts)) : null,
+    write: (o, _timestamp, _clockAheadBy, _request, principal) =>
+      o.kind === "status"
+        ? encode(v1.StatusResponse, { ...statusBody(sources.serverStatus(), o.counts), principal })
+        : null,
     instead: (failure) =>
       failure.reason === "INVALID" || failure.reason === "INTERNAL"
         ? null

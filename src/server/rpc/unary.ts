@@ -9,8 +9,10 @@
 import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import { WireError } from "@leasehold/client/wire";
 import type { Outcome, Reply, Request } from "../core/types.js";
+import { type Access, type Identity, isIdentity } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
+import { forbidden, identify } from "./callers.js";
 import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
 import { resetAfter, wasAnswered } from "./http2-stream.js";
@@ -24,6 +26,7 @@ export type RawAnswer = sendUnaryData<Buffer>;
 export interface UnaryContext {
   readonly sink: CommandSink;
   readonly limits: RpcLimits;
+  readonly access: Access;
   /** What clients tell of their wall clocks goes here, and nowhere else. */
   readonly clocks?: LeaseClocks;
   /** A handler or an encoder threw: a bug, for the log. */
@@ -70,7 +73,7 @@ export class UnaryCalls {
       this.open.delete(unary);
       unary.ended();
     });
-    unary.start();
+    identify(this.context.access, call, (who) => unary.start(who));
   }
 
   private full(): WireFailure | null {
@@ -86,7 +89,7 @@ export class UnaryCalls {
 }
 
 /**
- * pending: taken by the sink, no reply yet. answered: a response is written, or waits for the client to read. failed:
+ * new: it is not known yet who calls. pending: taken by the sink, no reply yet. answered: a response is written, or waits for the client to read. failed:
  * the same with an error. over: nothing more can be written.
  */
 type CallState = "new" | "pending" | "answered" | "failed" | "over";
@@ -98,6 +101,7 @@ class UnaryCall implements LiveRoute {
   /** The grant in the response; of several the first. */
   private token: number | null = null;
   private clock: ClockReading | undefined;
+  private principal = "";
   private readonly startedMs = performance.now();
 
   constructor(
@@ -107,16 +111,23 @@ class UnaryCall implements LiveRoute {
     private readonly answer: RawAnswer,
   ) {}
 
-  start(): void {
+  start(who: Identity | WireFailure): void {
+    if (this.state !== "new") return; // it has ended while somebody asked who it is
+    const failure = isIdentity(who) ? who.charge(1) : who;
+    if (failure !== null || !isIdentity(who)) this.deny(failure as WireFailure);
+    else this.startAs(who);
+  }
+
+  private startAs(identity: Identity): void {
     try {
-      const failure = this.submit();
+      const failure = this.submit(identity);
       if (failure !== null) this.refuse(failure);
     } catch (error) {
       this.bug(error);
     }
   }
 
-  private submit(): WireFailure | null {
+  private submit(identity: Identity): WireFailure | null {
     const bytes = this.call.request;
     const { frameBytesMax } = this.context.limits;
     if (bytes.length > frameBytesMax) {
@@ -132,10 +143,17 @@ class UnaryCall implements LiveRoute {
     }
     const { request, observed } = read;
     if (request.kind === "refused") return failureOf(request);
+    const refusal = forbidden(identity, request);
+    if (refusal !== null) {
+      this.deny(failureOf(refusal));
+      return null;
+    }
+    const { principal } = identity;
+    this.principal = principal.name;
     this.clock = read.clock;
     this.state = "pending"; // before the sink sees the route: it may answer at once
     this.request = request;
-    return this.context.sink.submit({ kind: "call", request, route: this, observed });
+    return this.context.sink.submit({ kind: "call", request, route: this, principal, observed });
   }
 
   deliver(reply: Reply, timestamp: number): void {
@@ -163,7 +181,7 @@ class UnaryCall implements LiveRoute {
 
   private encode(outcome: Outcome, timestamp: number, clockAheadBy: number): Buffer {
     const { method, request } = this;
-    const bytes = request && method.write(outcome, timestamp, clockAheadBy, request);
+    const bytes = request && method.write(outcome, timestamp, clockAheadBy, request, this.principal);
     if (bytes === null) throw new Error(`${method.path} was answered with the outcome ${outcome.kind}`);
     return bytes;
   }
@@ -173,7 +191,7 @@ class UnaryCall implements LiveRoute {
   }
 
   fail(failure: RouteFailure): void {
-    if (this.state === "pending") this.refuse(failure);
+    if (this.state === "pending" || this.state === "new") this.refuse(failure);
   }
 
   private write(bytes: Buffer): void {
@@ -187,11 +205,15 @@ class UnaryCall implements LiveRoute {
     if (this.state === "over") return;
     const bytes = this.method.instead?.(failure) ?? null;
     if (bytes !== null) this.write(bytes);
-    else {
-      this.state = "failed";
-      this.answer(grpcStatus(failure));
-      this.context.onAnswer?.(this.method.path, failure.reason, performance.now() - this.startedMs);
-    }
+    else this.deny(failure);
+  }
+
+  /** Refuses somebody who is to learn nothing else. */
+  private deny(failure: WireFailure): void {
+    if (this.state === "over") return;
+    this.state = "failed";
+    this.answer(grpcStatus(failure));
+    this.context.onAnswer?.(this.method.path, failure.reason, performance.now() - this.startedMs);
   }
 
   /** The call is over, in whatever way. */

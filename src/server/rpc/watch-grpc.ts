@@ -1,5 +1,7 @@
 /** Carries a watch over one server-streaming gRPC call. */
 import type { MethodDefinition, ServerWritableStream } from "@grpc/grpc-js";
+import type { Access } from "../security/access.js";
+import { admitted, identify } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter } from "./http2-stream.js";
 import { definitionOf } from "./unary.js";
@@ -15,15 +17,21 @@ export const watchDefinition: MethodDefinition<Buffer, Buffer> = {
   requestStream: false,
 };
 
+/** `refusal`: why no watches are taken at present, else null. */
 export function carryWatch(
   endpoint: WatchEndpoint,
+  access: Access,
   call: RawWatch,
-  refusal: WireFailure | null,
+  refusal: () => WireFailure | null,
   closeMsMax: number,
 ): void {
-  const pipe = new GrpcWatchPipe(call, closeMsMax);
-  pipe.input = endpoint.open(call.request, pipe, refusal);
-  call.on("cancelled", () => pipe.input?.close());
+  identify(access, call, (who) => {
+    if (call.cancelled) return;
+    const { identity, failure } = admitted(who);
+    const pipe = new GrpcWatchPipe(call, closeMsMax);
+    pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity ?? undefined);
+    call.on("cancelled", () => pipe.input?.close());
+  });
 }
 
 class GrpcWatchPipe implements WatchPipe {

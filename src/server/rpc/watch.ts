@@ -1,6 +1,7 @@
 /** LockService.Watch: checks the request, begins the watch and encodes what the watcher is told. */
 import { decode, type leasehold, v1, WireError } from "@leasehold/client/wire";
 import type { CoreLimits, Refusal } from "../core/types.js";
+import { type Demand, everybody, type Identity } from "../security/access.js";
 import type { RouteFailure } from "../sequencer/routes.js";
 import type { WatchHub } from "../watch/hub.js";
 import type { WatchOutput, WatchStart } from "../watch/subscriber.js";
@@ -42,16 +43,30 @@ const nothing: WatchInput = { drained: () => {}, close: () => {} };
 export class WatchEndpoint {
   constructor(private readonly context: WatchContext) {}
 
-  /** `refusal`: why no watches are taken at present, else null. */
-  open(request: Uint8Array, pipe: WatchPipe, refusal: WireFailure | null = null): WatchInput {
-    const wanted = refusal ?? this.read(request);
+  /** `refusal`: why this watch is not taken, else null. `identity`: whose it is; absent: a client of this process. */
+  open(
+    request: Uint8Array,
+    pipe: WatchPipe,
+    refusal: WireFailure | null = null,
+    identity: Identity = everybody,
+  ): WatchInput {
+    const wanted = refusal ?? identity.charge(1) ?? this.read(request);
     if ("reason" in wanted) return this.refuse(pipe, wanted);
+    const denied = identity.permits(demandOf(wanted.target));
+    if (denied !== null) return this.refuse(pipe, failureOf(denied));
     const output = new EncodedOutput(this.context, pipe);
     const watcher = this.context.watch.watch(wanted.target, wanted.start, output);
     if ("reason" in watcher) return this.refuse(pipe, watcher);
     output.watcher = watcher;
+    output.forget = identity.onWithdrawn((failure) => output.fail(failure));
     if (output.broken) watcher.close();
-    return watcher;
+    return {
+      drained: () => watcher.drained(),
+      close: () => {
+        output.forget();
+        watcher.close();
+      },
+    };
   }
 
   /** Ends all watches. */
@@ -84,6 +99,11 @@ export class WatchEndpoint {
   }
 }
 
+const demandOf = (target: WatchTarget): Demand =>
+  target.kind === "name"
+    ? { verb: "observe", name: target.name, prefix: false }
+    : { verb: "observe", name: target.prefix, prefix: true };
+
 function readTarget(m: leasehold.v1.WatchRequest, nameBytesMax: number): WatchTarget | Refusal {
   const { name, prefix } = m;
   if (name !== null && name !== undefined) {
@@ -98,6 +118,8 @@ function readTarget(m: leasehold.v1.WatchRequest, nameBytesMax: number): WatchTa
 class EncodedOutput implements WatchOutput {
   watcher: WatchInput | null = null;
   broken = false;
+  /** Stops to listen for the withdrawal of the watcher's credentials. */
+  forget: () => void = () => undefined;
 
   constructor(
     private readonly context: WatchContext,
@@ -109,14 +131,20 @@ class EncodedOutput implements WatchOutput {
       return this.pipe.write(watchResponse(entries, position, this.context.limits.listBytesMax));
     } catch (error) {
       this.context.onBug(error);
-      this.broken = true;
-      this.pipe.end(internalFailure);
-      this.watcher?.close();
+      this.fail(internalFailure);
       return false;
     }
   }
 
-  end(...[failure]: Parameters<WatchOutput["end"]>): void {
+  end(failure: WireFailure): void {
+    this.forget();
     this.pipe.end(failure);
+  }
+
+  /** Ends the watch from here. */
+  fail(failure: WireFailure): void {
+    this.broken = true;
+    this.end(failure);
+    this.watcher?.close();
   }
 }

@@ -1,0 +1,42 @@
+/** Who calls: what a gRPC call tells of its peer, and whom access control takes that for. */
+import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import type { Refusal, Request } from "../core/types.js";
+import { type Access, type Identity, isIdentity, type Peer } from "../security/access.js";
+import { demandsOf } from "../security/demands.js";
+import type { WireFailure } from "./errors.js";
+
+type AnyCall =
+  | ServerUnaryCall<Buffer, Buffer>
+  | ServerDuplexStream<Buffer, Buffer>
+  | ServerWritableStream<Buffer, Buffer>;
+
+function peerOf(call: AnyCall): Peer {
+  return {
+    authorization: call.metadata.get("authorization")[0]?.toString(),
+    certificate: call.getAuthContext()?.sslPeerCertificate,
+    address: call.getPeer(),
+  };
+}
+
+/**
+ * Finds out who calls, and calls `then` with it, or with why it is nobody: at once where that is known at once. A call
+ * that ends meanwhile is gone by then; `then` has to see for itself.
+ */
+export function identify(access: Access, call: AnyCall, then: (who: Identity | WireFailure) => void): void {
+  const answer = access.authenticate(peerOf(call));
+  if (answer instanceof Promise) void answer.then(then);
+  else then(answer);
+}
+
+/** Splits an answer in two, of which one is null. */
+export const admitted = (who: Identity | WireFailure): { identity: Identity | null; failure: WireFailure | null } =>
+  isIdentity(who) ? { identity: who, failure: null } : { identity: null, failure: who };
+
+/** Why this caller may not ask for this; null: it may. */
+export function forbidden(identity: Identity, request: Request): Refusal | null {
+  for (const demand of demandsOf(request)) {
+    const refusal = identity.permits(demand);
+    if (refusal !== null) return refusal;
+  }
+  return null;
+}
