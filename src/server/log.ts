@@ -15,6 +15,10 @@ export type { Logger } from "pino";
 
 const WAITING_BYTES_MAX = 1_048_576;
 
+/** From the most to the least that is logged. */
+export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
 export interface LogOptions {
   /** "trace" … "fatal", or "silent". */
   readonly level: string;

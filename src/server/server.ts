@@ -4,11 +4,12 @@ import type { ServerConfig } from "./config/schema.js";
 import { EventLog } from "./event-log.js";
 import { type Journal, JournalCorruptError } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
-import type { Logger } from "./log.js";
+import type { Logger, LogLevel } from "./log.js";
 import { HotLocks } from "./metrics/hot-locks.js";
 import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
 import { type OpsServer, startOps } from "./ops/ops-server.js";
 import { RpcServer } from "./rpc/grpc-server.js";
+import { RequestLog } from "./rpc/request-log.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
@@ -115,6 +116,7 @@ class Server implements RunningServer {
       onTime: () => clock.mayExpire(), // nothing expires just after a stall, for the same reason
       log: this.#log,
     });
+    const requests = new RequestLog(this.#log);
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
       coreLimits: config.limits,
@@ -126,9 +128,14 @@ class Server implements RunningServer {
       clocks: this.#clientClocks,
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
       load: () => this.#load(),
-      onBug: (error) => this.#log?.error({ err: error }, "a request made the server throw; this is a bug"),
+      onBug: (error, request) => requests.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
-      onAnswer: (path, reason, durationMs) => this.#metrics.rpc(path, reason, durationMs),
+      onAnswer: (request, reason, durationMs) => {
+        this.#metrics.rpc(request.path, reason, durationMs);
+        requests.ended(request, reason, durationMs);
+      },
+      onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
+      setLogLevel: (level) => this.#setLogLevel(level),
     });
   }
 
@@ -188,6 +195,15 @@ class Server implements RunningServer {
       },
       onError: (error) => this.#log?.error({ err: error }, "the metrics could not be rendered; this is a bug"),
     });
+  }
+
+  /** Sets what is logged from now on, and returns what was until now. */
+  #setLogLevel(level: LogLevel): LogLevel {
+    const before = (this.#log?.level ?? "silent") as LogLevel;
+    if (this.#log === undefined) return before;
+    if (before !== level) this.#log.warn({ before, level }, "the level of the log is changed");
+    this.#log.level = level;
+    return before;
   }
 
   /** Null: ready for clients; else why not. */

@@ -3,6 +3,7 @@
  * Flags, environment variables, the keys of the configuration file, the help text and the type are derived from it.
  */
 import { z } from "zod";
+import { logLevels } from "../log.js";
 import { isLocal, parseEndpoint } from "./endpoint.js";
 import { checkLimits, limitsSchema } from "./limits.js";
 import { choice, duration, endpoint, store, toggle } from "./options.js";
@@ -22,7 +23,7 @@ const shape = z.strictObject({
   ),
   ...securityOptions,
   logLevel: choice(
-    ["trace", "debug", "info", "warn", "error", "fatal", "silent"],
+    logLevels,
     "info",
     "Least important message that is logged: trace, debug, info, warn, error, fatal or silent.",
   ),

@@ -1,20 +1,23 @@
 /** Who calls: what a gRPC call tells of its peer, and whom access control takes that for. */
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import type { Refusal, Request } from "../core/types.js";
-import { type Access, type Identity, isIdentity, type Peer } from "../security/access.js";
+import { type Access, type Identity, isIdentity, nobody, type Peer } from "../security/access.js";
 import { demandsOf } from "../security/demands.js";
 import type { WireFailure } from "./errors.js";
+import { requestIdFor } from "./request-id.js";
 
 type AnyCall =
   | ServerUnaryCall<Buffer, Buffer>
   | ServerDuplexStream<Buffer, Buffer>
   | ServerWritableStream<Buffer, Buffer>;
 
-function peerOf(call: AnyCall): Peer {
+/** What the transport knows of whoever calls. */
+export function peerOf(call: AnyCall): Peer {
   return {
     authorization: call.metadata.get("authorization")[0]?.toString(),
     certificate: call.getAuthContext()?.sslPeerCertificate,
     address: call.getPeer(),
+    requestId: requestIdFor(call.metadata.get("x-request-id")[0]?.toString()),
   };
 }
 
@@ -22,15 +25,15 @@ function peerOf(call: AnyCall): Peer {
  * Finds out who calls, and calls `then` with it, or with why it is nobody: at once where that is known at once. A call
  * that ends meanwhile is gone by then; `then` has to see for itself.
  */
-export function identify(access: Access, call: AnyCall, then: (who: Identity | WireFailure) => void): void {
-  const answer = access.authenticate(peerOf(call));
+export function identify(access: Access, peer: Peer, then: (who: Identity | WireFailure) => void): void {
+  const answer = access.authenticate(peer);
   if (answer instanceof Promise) void answer.then(then);
   else then(answer);
 }
 
-/** Splits an answer in two, of which one is null. */
-export const admitted = (who: Identity | WireFailure): { identity: Identity | null; failure: WireFailure | null } =>
-  isIdentity(who) ? { identity: who, failure: null } : { identity: null, failure: who };
+/** Splits an answer in two. Whoever was refused is nobody, and may do nothing. */
+export const admitted = (who: Identity | WireFailure): { identity: Identity; failure: WireFailure | null } =>
+  isIdentity(who) ? { identity: who, failure: null } : { identity: nobody, failure: who };
 
 /** Why this caller may not ask for this; null: it may. */
 export function forbidden(identity: Identity, request: Request): Refusal | null {

@@ -101,11 +101,13 @@ function knotMetadata(knot: readonly KnotWait[]): Record<string, string> {
   return { knot: json, knot_waits: String(knot.length) };
 }
 
-export function grpcStatus(failure: WireFailure): GrpcStatus {
+/** `requestId`: for the trailer "x-request-id", so that a caller can name the request to whoever reads the log. */
+export function grpcStatus(failure: WireFailure, requestId = ""): GrpcStatus {
   const details = statusDetails(failure);
   const metadata = new Metadata();
   metadata.set("grpc-status-details-bin", encodeStatus(details));
   metadata.set("leasehold-reason", failure.reason);
+  if (requestId !== "") metadata.set("x-request-id", requestId);
   return { code: details.code, details: details.message, metadata };
 }
 

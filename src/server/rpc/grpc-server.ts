@@ -18,9 +18,11 @@ import { carrySession, type RawStream } from "./grpc-session.js";
 import { Health } from "./health.js";
 import { healthDescriptorSet } from "./health-descriptor.js";
 import type { RpcLimits } from "./limits.js";
+import { type LocalMethod, localMethods, type SetLogLevel } from "./local-methods.js";
 import { RenewalPacing } from "./pacing.js";
 import { filesOf, reflection, serveReflection } from "./reflection.js";
-import { type SessionContext, SessionEndpoint } from "./session.js";
+import type { RequestInfo } from "./request-log.js";
+import { ATTACH, type SessionContext, SessionEndpoint } from "./session.js";
 import { type Sources, systemSources } from "./sources.js";
 import { definitionOf, type RawAnswer, type RawCall, UnaryCalls, type UnaryContext } from "./unary.js";
 import { type AnswerSources, type UnaryMethod, unaryMethods } from "./unary-methods.js";
@@ -44,11 +46,15 @@ export interface RpcServerOptions {
   /** How busy the server is, from 0 to 1: clients are told to renew less often. */
   readonly load: () => number;
   /** A handler threw: a bug, for the log. The client has been told INTERNAL. */
-  onBug(error: unknown): void;
+  onBug(error: unknown, request?: RequestInfo): void;
   /** See `SessionContext`. */
   readonly onRefusal?: NonNullable<SessionContext["onRefusal"]>;
   /** See `UnaryContext`. */
   readonly onAnswer?: NonNullable<UnaryContext["onAnswer"]>;
+  /** See `SessionContext`. */
+  readonly onStreamEnd?: NonNullable<SessionContext["onStreamEnd"]>;
+  /** Absent: there is no log. */
+  readonly setLogLevel?: SetLogLevel;
   /** Only tests replace these. */
   readonly sources?: Partial<Sources>;
 }
@@ -56,7 +62,6 @@ export interface RpcServerOptions {
 const services = ["AdminService", "ClockService", "LeaseService", "LockService", "SessionService"].map(
   (name) => `leasehold.v1.${name}`,
 );
-const ATTACH = "/leasehold.v1.SessionService/Attach";
 const REFLECTION = ["v1", "v1alpha"].map((v) => `/grpc.reflection.${v}.ServerReflection/ServerReflectionInfo`);
 
 const closed: RouteFailure = { reason: "CLOSED", message: "the server is shutting down", retryAfterMs: 1_000 };
@@ -88,7 +93,10 @@ export class RpcServer {
     this.health = new Health(services, this.auxiliary);
     this.server = new Server(serverOptions(limits));
     this.health.addTo(this.server);
-    this.addUnary(unaryMethods(check, limits, { ...options, pacing }));
+    this.addUnary([
+      ...unaryMethods(check, limits, { ...options, pacing }),
+      ...localMethods(options.setLogLevel ?? ((level) => level)),
+    ]);
     this.addStreams();
   }
 
@@ -147,7 +155,7 @@ export class RpcServer {
     });
   }
 
-  private addUnary(methods: readonly UnaryMethod[]): void {
+  private addUnary(methods: readonly (UnaryMethod | LocalMethod)[]): void {
     for (const method of methods) {
       this.register(definitionOf(method.path, false), (call: RawCall, answer: RawAnswer) =>
         this.calls.handle(method, call, answer, this.refusal),
@@ -183,7 +191,10 @@ export class RpcServer {
 
 /** Callbacks that may be methods of the object that was passed in. */
 function bound(options: RpcServerOptions) {
-  return { clusterId: () => options.clusterId(), onBug: (error: unknown) => options.onBug(error) };
+  return {
+    clusterId: () => options.clusterId(),
+    onBug: (error: unknown, request?: RequestInfo) => options.onBug(error, request),
+  };
 }
 
 function serverOptions(limits: RpcLimits): ServerOptions {

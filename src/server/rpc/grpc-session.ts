@@ -1,7 +1,7 @@
 /** Carries a session over one bidirectional gRPC stream. */
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import type { Access } from "../security/access.js";
-import { admitted, identify } from "./callers.js";
+import { admitted, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter, resetNow } from "./http2-stream.js";
 import type { SessionEndpoint, SessionPipe } from "./session.js";
@@ -17,10 +17,12 @@ export function carrySession(
   closeMsMax: number,
 ): void {
   // What the client sends meanwhile stays in the network.
-  identify(access, call, (who) => {
+  const peer = peerOf(call);
+  identify(access, peer, (who) => {
     if (call.cancelled) return;
     const { identity, failure } = admitted(who);
-    const input = endpoint.open(new GrpcPipe(call, closeMsMax), refusal() ?? failure, identity ?? undefined);
+    const owner = { identity, requestId: peer.requestId };
+    const input = endpoint.open(new GrpcPipe(call, closeMsMax, peer.requestId), refusal() ?? failure, owner);
     call.on("data", (bytes: Buffer) => input.receive(bytes));
     call.on("end", () => input.ended());
     call.on("cancelled", () => input.ended());
@@ -33,6 +35,7 @@ class GrpcPipe implements SessionPipe {
   constructor(
     private readonly call: RawStream,
     private readonly closeMsMax: number,
+    private readonly requestId: string,
   ) {}
 
   write(bytes: Buffer): void {
@@ -49,7 +52,7 @@ class GrpcPipe implements SessionPipe {
 
   close(failure: WireFailure | null): void {
     if (failure === null) this.call.end();
-    else this.call.emit("error", grpcStatus(failure)); // how grpc-js is told to end a stream with a status
+    else this.call.emit("error", grpcStatus(failure, this.requestId)); // how grpc-js is told to end a stream with a status
     // A client that reads nothing, or that leaves its own half open, must not keep the stream alive.
     resetAfter(this.call, this.closeMsMax);
   }

@@ -24,6 +24,7 @@ import type { BatchFrame, FrameReader } from "./frames.js";
 import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
+import type { RequestInfo } from "./request-log.js";
 
 /** The way back to the client. None of the methods may throw. */
 export interface SessionPipe {
@@ -55,10 +56,23 @@ export interface SessionContext {
   readonly clocks?: Pick<ClientClocks, "session">;
   clusterId(): string;
   /** An encoder threw: a bug, for the log. */
-  onBug(error: unknown): void;
+  onBug(error: unknown, request: RequestInfo): void;
   /** A stream or a command was refused: for metrics. */
   onRefusal?(reason: WireFailure["reason"]): void;
+  /** A stream has ended: for the log. "OK": its client ended it. */
+  onStreamEnd?(request: RequestInfo, reason: WireFailure["reason"] | "OK", durationMs: number): void;
 }
+
+/** The gRPC path of a session's stream. */
+export const ATTACH = "/leasehold.v1.SessionService/Attach";
+
+/** Whose stream it is. */
+export interface StreamOwner {
+  readonly identity: Identity;
+  readonly requestId: string;
+}
+
+const local: StreamOwner = { identity: everybody, requestId: "" };
 
 export class SessionEndpoint {
   private readonly streams = new Set<SessionStream>();
@@ -70,9 +84,9 @@ export class SessionEndpoint {
     return this.streams.size;
   }
 
-  /** `refusal`: why this stream is not taken, else null. `identity`: whose it is; absent: a client of this process. */
-  open(pipe: SessionPipe, refusal: WireFailure | null = null, identity: Identity = everybody): SessionInput {
-    const stream = new SessionStream(this.context, pipe, identity, (gone) => this.streams.delete(gone));
+  /** `refusal`: why this stream is not taken, else null. `owner`: absent for a client of this process. */
+  open(pipe: SessionPipe, refusal: WireFailure | null = null, owner: StreamOwner = local): SessionInput {
+    const stream = new SessionStream(this.context, pipe, owner, (gone) => this.streams.delete(gone));
     const { streamsMax } = this.context.limits;
     if (refusal !== null) stream.end(refusal);
     else if (this.streams.size >= streamsMax) {
@@ -108,13 +122,18 @@ class SessionStream implements SessionInput, LiveRoute {
   /** The stream ends with this after what is in the outbox has been written. */
   private ending: WireFailure | null = null;
   private forget: () => void = () => undefined;
+  private readonly identity: Identity;
+  private readonly info: RequestInfo;
+  private readonly startedMs = performance.now();
 
   constructor(
     private readonly context: SessionContext,
     private readonly pipe: SessionPipe,
-    private readonly identity: Identity,
+    { identity, requestId }: StreamOwner,
     private readonly onGone: (stream: SessionStream) => void,
   ) {
+    this.identity = identity;
+    this.info = { requestId, path: ATTACH, principal: identity.principal.name };
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
     this.outbox = new Outbox(frameBytesMax, listBytesMax, context.pacing);
     this.helloTimer = setTimeout(() => this.helloOverdue(helloMsMax), helloMsMax);
@@ -251,7 +270,7 @@ class SessionStream implements SessionInput, LiveRoute {
     try {
       this.outbox.result(seq, outcome);
     } catch (error) {
-      this.context.onBug(error);
+      this.context.onBug(error, this.info);
       this.outbox.failure(seq, internalFailure);
     }
   }
@@ -262,7 +281,7 @@ class SessionStream implements SessionInput, LiveRoute {
       return;
     }
     if (outcome.kind !== "welcome") {
-      this.context.onBug(new Error(`attach was answered with the outcome ${outcome.kind}`));
+      this.context.onBug(new Error(`attach was answered with the outcome ${outcome.kind}`), this.info);
       return;
     }
     const { context } = this;
@@ -305,7 +324,7 @@ class SessionStream implements SessionInput, LiveRoute {
     const { streamBufferedBytesMax } = this.context.limits;
     if (this.pipe.bufferedBytes() <= streamBufferedBytesMax) return;
     const message = `the client does not read: more than ${streamBufferedBytesMax} bytes wait for it`;
-    if (this.close()) this.pipe.reset({ reason: "LIMIT", message, retryAfterMs: 0 });
+    if (this.close("LIMIT")) this.pipe.reset({ reason: "LIMIT", message, retryAfterMs: 0 });
   }
 
   private takeHeld(): void {
@@ -322,17 +341,17 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   end(failure: WireFailure): void {
-    if (!this.close()) return;
+    if (!this.close(failure.reason)) return;
     this.context.onRefusal?.(failure.reason);
     this.pipe.close(failure);
   }
 
   ended(): void {
-    if (this.close()) this.pipe.close(null);
+    if (this.close("OK")) this.pipe.close(null);
   }
 
   private bug(error: unknown): void {
-    this.context.onBug(error);
+    this.context.onBug(error, this.info);
     this.end(internalFailure);
   }
 
@@ -341,7 +360,7 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   /** Returns false when the stream was closed before. */
-  private close(): boolean {
+  private close(reason: WireFailure["reason"] | "OK"): boolean {
     if (this.phase === "closed") return false;
     this.phase = "closed";
     clearTimeout(this.helloTimer);
@@ -351,6 +370,7 @@ class SessionStream implements SessionInput, LiveRoute {
     this.onGone(this);
     const { sessionId, epoch } = this;
     if (sessionId !== "") this.context.sink.submit({ kind: "detach", sessionId, epoch });
+    this.context.onStreamEnd?.(this.info, reason, performance.now() - this.startedMs);
     return true;
   }
 }

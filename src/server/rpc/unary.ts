@@ -12,11 +12,13 @@ import type { Outcome, Reply, Request } from "../core/types.js";
 import { type Access, type Identity, isIdentity } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
-import { forbidden, identify } from "./callers.js";
+import { forbidden, identify, peerOf } from "./callers.js";
 import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
 import { resetAfter, wasAnswered } from "./http2-stream.js";
 import type { RpcLimits } from "./limits.js";
+import type { LocalMethod } from "./local-methods.js";
+import type { RequestInfo } from "./request-log.js";
 import { type LeaseClocks, noteClock } from "./unary-clock.js";
 import type { UnaryMethod } from "./unary-methods.js";
 
@@ -30,9 +32,9 @@ export interface UnaryContext {
   /** What clients tell of their wall clocks goes here, and nowhere else. */
   readonly clocks?: LeaseClocks;
   /** A handler or an encoder threw: a bug, for the log. */
-  onBug(error: unknown): void;
-  /** A call was answered: for metrics. `reason` is "OK" or the reason of the error. */
-  onAnswer?(path: string, reason: WireFailure["reason"] | "OK", durationMs: number): void;
+  onBug(error: unknown, request: RequestInfo): void;
+  /** A call was answered: for metrics and the log. `reason` is "OK" or the reason of the error. */
+  onAnswer?(request: RequestInfo, reason: WireFailure["reason"] | "OK", durationMs: number): void;
 }
 
 const raw = (bytes: Buffer) => bytes;
@@ -61,8 +63,9 @@ export class UnaryCalls {
   }
 
   /** `refusal`: why no calls are taken at present, else null. */
-  handle(method: UnaryMethod, call: RawCall, answer: RawAnswer, refusal: WireFailure | null): void {
-    const unary = new UnaryCall(this.context, method, call, answer);
+  handle(method: UnaryMethod | LocalMethod, call: RawCall, answer: RawAnswer, refusal: WireFailure | null): void {
+    const peer = peerOf(call);
+    const unary = new UnaryCall(this.context, method, call, answer, peer.requestId);
     const why = refusal ?? this.full();
     if (why !== null) {
       unary.refuse(why);
@@ -73,7 +76,7 @@ export class UnaryCalls {
       this.open.delete(unary);
       unary.ended();
     });
-    identify(this.context.access, call, (who) => unary.start(who));
+    identify(this.context.access, peer, (who) => unary.start(who));
   }
 
   private full(): WireFailure | null {
@@ -106,9 +109,10 @@ class UnaryCall implements LiveRoute {
 
   constructor(
     private readonly context: UnaryContext,
-    private readonly method: UnaryMethod,
+    private readonly method: UnaryMethod | LocalMethod,
     private readonly call: RawCall,
     private readonly answer: RawAnswer,
+    private readonly requestId: string,
   ) {}
 
   start(who: Identity | WireFailure): void {
@@ -134,14 +138,28 @@ class UnaryCall implements LiveRoute {
       const message = `the request has ${bytes.length} bytes; at most ${frameBytesMax} are allowed`;
       return { reason: "LIMIT", message, retryAfterMs: 0 };
     }
-    let read: ReturnType<UnaryMethod["read"]>;
+    const { method } = this;
+    this.principal = identity.principal.name;
     try {
-      read = this.method.read(bytes, remainingMs(this.call));
+      return "answer" in method ? this.answerLocally(method, identity, bytes) : this.hand(method, identity, bytes);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       return { reason: "INVALID", message: `the request is malformed: ${error.message}`, retryAfterMs: 0 };
     }
-    const { request, observed } = read;
+  }
+
+  private answerLocally(method: LocalMethod, identity: Identity, bytes: Buffer): WireFailure | null {
+    const refusal = identity.permits(method.demand);
+    if (refusal !== null) return failureOf(refusal);
+    const answer = method.answer(bytes);
+    if (!Buffer.isBuffer(answer)) return answer;
+    this.write(answer);
+    return null;
+  }
+
+  /** To the core. */
+  private hand(method: UnaryMethod, identity: Identity, bytes: Buffer): WireFailure | null {
+    const { request, observed, clock } = method.read(bytes, remainingMs(this.call));
     if (request.kind === "refused") return failureOf(request);
     const refusal = forbidden(identity, request);
     if (refusal !== null) {
@@ -149,8 +167,7 @@ class UnaryCall implements LiveRoute {
       return null;
     }
     const { principal } = identity;
-    this.principal = principal.name;
-    this.clock = read.clock;
+    this.clock = clock;
     this.state = "pending"; // before the sink sees the route: it may answer at once
     this.request = request;
     return this.context.sink.submit({ kind: "call", request, route: this, principal, observed });
@@ -181,7 +198,8 @@ class UnaryCall implements LiveRoute {
 
   private encode(outcome: Outcome, timestamp: number, clockAheadBy: number): Buffer {
     const { method, request } = this;
-    const bytes = request && method.write(outcome, timestamp, clockAheadBy, request, this.principal);
+    const bytes =
+      request && "write" in method ? method.write(outcome, timestamp, clockAheadBy, request, this.principal) : null;
     if (bytes === null) throw new Error(`${method.path} was answered with the outcome ${outcome.kind}`);
     return bytes;
   }
@@ -198,12 +216,13 @@ class UnaryCall implements LiveRoute {
     this.state = "answered";
     this.answer(null, bytes);
     resetAfter(this.call, this.context.limits.closeMsMax);
-    this.context.onAnswer?.(this.method.path, "OK", performance.now() - this.startedMs);
+    this.told("OK");
   }
 
   refuse(failure: WireFailure): void {
     if (this.state === "over") return;
-    const bytes = this.method.instead?.(failure) ?? null;
+    const { method } = this;
+    const bytes = "instead" in method ? (method.instead?.(failure) ?? null) : null;
     if (bytes !== null) this.write(bytes);
     else this.deny(failure);
   }
@@ -212,8 +231,16 @@ class UnaryCall implements LiveRoute {
   private deny(failure: WireFailure): void {
     if (this.state === "over") return;
     this.state = "failed";
-    this.answer(grpcStatus(failure));
-    this.context.onAnswer?.(this.method.path, failure.reason, performance.now() - this.startedMs);
+    this.answer(grpcStatus(failure, this.requestId));
+    this.told(failure.reason);
+  }
+
+  private told(reason: WireFailure["reason"] | "OK"): void {
+    this.context.onAnswer?.(this.info, reason, performance.now() - this.startedMs);
+  }
+
+  private get info(): RequestInfo {
+    return { requestId: this.requestId, path: this.method.path, principal: this.principal };
   }
 
   /** The call is over, in whatever way. */
@@ -229,7 +256,7 @@ class UnaryCall implements LiveRoute {
   }
 
   private bug(error: unknown): void {
-    this.context.onBug(error);
+    this.context.onBug(error, this.info);
     this.refuse(internalFailure);
   }
 }

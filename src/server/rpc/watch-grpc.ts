@@ -1,7 +1,7 @@
 /** Carries a watch over one server-streaming gRPC call. */
 import type { MethodDefinition, ServerWritableStream } from "@grpc/grpc-js";
 import type { Access } from "../security/access.js";
-import { admitted, identify } from "./callers.js";
+import { admitted, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter } from "./http2-stream.js";
 import { definitionOf } from "./unary.js";
@@ -25,11 +25,12 @@ export function carryWatch(
   refusal: () => WireFailure | null,
   closeMsMax: number,
 ): void {
-  identify(access, call, (who) => {
+  const peer = peerOf(call);
+  identify(access, peer, (who) => {
     if (call.cancelled) return;
     const { identity, failure } = admitted(who);
-    const pipe = new GrpcWatchPipe(call, closeMsMax);
-    pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity ?? undefined);
+    const pipe = new GrpcWatchPipe(call, closeMsMax, peer.requestId);
+    pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity);
     call.on("cancelled", () => pipe.input?.close());
   });
 }
@@ -42,6 +43,7 @@ class GrpcWatchPipe implements WatchPipe {
   constructor(
     private readonly call: RawWatch,
     private readonly closeMsMax: number,
+    private readonly requestId: string,
   ) {}
 
   write(bytes: Buffer): boolean {
@@ -58,7 +60,7 @@ class GrpcWatchPipe implements WatchPipe {
   }
 
   end(failure: WireFailure): void {
-    this.call.emit("error", grpcStatus(failure)); // how grpc-js is told to end a stream with a status
+    this.call.emit("error", grpcStatus(failure, this.requestId)); // how grpc-js is told to end a stream with a status
     resetAfter(this.call, this.closeMsMax); // also for a client that reads nothing any more
   }
 }

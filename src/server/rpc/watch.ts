@@ -9,6 +9,7 @@ import type { WatchTarget } from "../watch/targets.js";
 import { badOptionalText, badText, invalid } from "./check.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { RpcLimits } from "./limits.js";
+import type { RequestInfo } from "./request-log.js";
 import { watchResponse } from "./watch-encode.js";
 
 /** Where the bytes of a watch go. */
@@ -32,7 +33,7 @@ export interface WatchContext {
   readonly limits: RpcLimits;
   readonly coreLimits: CoreLimits;
   /** An encoder threw: a bug, for the log. The client has been told INTERNAL. */
-  onBug(error: unknown): void;
+  onBug(error: unknown, request?: RequestInfo): void;
   /** A watch was refused: for metrics. */
   onRefusal?(reason: WireFailure["reason"]): void;
 }

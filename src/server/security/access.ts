@@ -18,6 +18,8 @@ export interface Peer {
   readonly certificate: PeerCertificate | undefined;
   /** "127.0.0.1:53000"; for the audit log. */
   readonly address: string;
+  /** For the audit log. */
+  readonly requestId: string;
 }
 
 /**
@@ -65,6 +67,11 @@ export const everybody: Identity = {
   charge: () => null,
   onWithdrawn: () => () => undefined,
 };
+
+const denied: Refusal = { kind: "refused", reason: "DENIED", message: "the caller is not known" };
+
+/** Whoever was not admitted. */
+export const nobody: Identity = { ...everybody, permits: () => denied };
 
 /** Without authentication: everybody may do everything. */
 export const openAccess: Access = { authentication: false, authenticate: () => everybody };
