@@ -201,7 +201,7 @@ class Server implements RunningServer {
   #setLogLevel(level: LogLevel): LogLevel {
     const before = (this.#log?.level ?? "silent") as LogLevel;
     if (this.#log === undefined) return before;
-    if (before !== level) this.#log.warn({ before, level }, "the level of the log is changed");
+    if (before !== level) this.#log.warn({ from: before, to: level }, "the level of the log is changed");
     this.#log.level = level;
     return before;
   }
