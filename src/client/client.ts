@@ -34,6 +34,7 @@ import { createKept, DefaultLease, revoke } from "./session/lease-provider.js";
 import { LockOutcome, type TryAnswer, TryOutcome } from "./session/outcomes.js";
 import { ask } from "./session/query.js";
 import { Session, type SessionOptions } from "./session/session.js";
+import type { ClientTracing } from "./tracing.js";
 import { descriptionView, type LockDescription, type LockSummary, summaryView } from "./views.js";
 import type { WatchEvent } from "./watch/events.js";
 import { Watches, type WatchOptions, type WatchTarget, watchStart } from "./watch/watches.js";
@@ -43,6 +44,8 @@ export interface ClientDefaults {
   readonly ttlMs: number;
   readonly waitMs: number;
   readonly owner: string;
+  /** Absent: nothing is traced. */
+  readonly tracing?: ClientTracing | undefined;
 }
 
 type Body<T, S = Lock> = (subject: S) => Promise<T> | T;
@@ -114,7 +117,9 @@ export class LeaseholdClient implements Client {
     if (this.#closing) throw closedError();
     if (request.signal?.aborted) throw request.signal.reason;
     const waitUntilMs = this.session.time.nowMs() + request.waitMs;
-    this.session.submit(new Acquisition(this.session, request, outcome, waitUntilMs, 1));
+    const { tracing } = this.#defaults;
+    const traced = tracing ? tracing.acquire(request, outcome) : { request, outcome };
+    this.session.submit(new Acquisition(this.session, traced.request, traced.outcome, waitUntilMs, 1));
   }
 
   /** Asks who is ahead, right behind the acquire: if the answer finds it unanswered, it is queued. */
@@ -166,7 +171,8 @@ export class LeaseholdClient implements Client {
     let failure: { readonly error: unknown } | undefined;
     let value: T | undefined;
     try {
-      value = await this.#context.run(locks, () => f(held));
+      const { tracing } = this.#defaults;
+      value = await this.#context.run(locks, () => (tracing ? tracing.within(locks, () => f(held)) : f(held)));
     } catch (error) {
       failure = { error };
     }

@@ -7,6 +7,7 @@ import { type Duration, durationMs } from "./duration.js";
 import { grpcTransport, type Tls } from "./grpc-transport.js";
 import { ttlMs } from "./options.js";
 import type { Session } from "./session/session.js";
+import { ClientTracing, type OpenTelemetry } from "./tracing.js";
 
 /** Options of `connect`. */
 export interface ConnectOptions {
@@ -18,6 +19,8 @@ export interface ConnectOptions {
   readonly wait?: Duration | undefined;
   /** How long to try to reach a server, here and in calls that wait for nothing else. Default 5 s. */
   readonly timeout?: Duration | undefined;
+  /** The module `@opentelemetry/api`, for spans of acquires, holds and releases. Default: no spans. */
+  readonly openTelemetry?: OpenTelemetry | undefined;
   /** Certificates, or `false` for plaintext. Default: plaintext to this machine, TLS to all others. */
   readonly tls?: Tls;
 }
@@ -44,7 +47,7 @@ const IDLE_MS = 1_000;
  * await client.close();
  */
 export async function connect(target?: string | readonly string[], options: ConnectOptions = {}): Promise<Client> {
-  checkKeys(options, ["owner", "ttl", "wait", "timeout", "tls"], "the options of connect");
+  checkKeys(options, ["owner", "ttl", "wait", "timeout", "tls", "openTelemetry"], "the options of connect");
   const connectTimeoutMs = durationMs(options.timeout ?? "5s", "the timeout");
   const owner = options.owner === undefined ? defaultOwner() : checkOwner(options.owner);
   const client = new LeaseholdClient(
@@ -61,6 +64,7 @@ export async function connect(target?: string | readonly string[], options: Conn
       owner,
       ttlMs: ttlMs(options.ttl ?? "15s"),
       waitMs: durationMs(options.wait ?? "30s", "the wait"),
+      tracing: options.openTelemetry && new ClientTracing(options.openTelemetry, VERSION),
     },
   );
   try {

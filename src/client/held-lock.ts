@@ -20,6 +20,7 @@ import type { Lock, LockEvents, LockGrant, LockState } from "./lock.js";
 import { Downgrade, Release, SetMetadata, Transfer } from "./session/hold-commands.js";
 import { drop } from "./session/lease-provider.js";
 import type { LeaseListener, SessionLease } from "./session/session-lease.js";
+import type { HoldTrace } from "./tracing.js";
 import type { LockMode } from "./views.js";
 
 interface Loss {
@@ -63,6 +64,8 @@ export class HeldLock implements Lock, LeaseListener {
   #events: Emitter<LockEvents> | null = null;
   #released: Promise<boolean> | null = null;
   #downgraded: Promise<void> | null = null;
+  /** Null: nobody traces it. */
+  trace: HoldTrace | null = null;
 
   constructor(granted: Granted, lease: SessionLease) {
     this.name = granted.name;
@@ -127,14 +130,17 @@ export class HeldLock implements Lock, LeaseListener {
   // -------------------------------------------------------------------------------- giving it up, changing it
 
   release(): Promise<boolean> {
-    this.#released ??= this.#release();
+    if (this.#released === null) {
+      this.#released = this.#release();
+      this.trace?.releasing(this.#released);
+    }
     return this.#released;
   }
 
   #release(): Promise<boolean> {
     this.#check();
     const wasLost = this.#end?.is === "lost";
-    if (this.#end === null || this.#end.is === "leaving") this.#end = { is: "released" };
+    if (this.#end === null || this.#end.is === "leaving") this.#over({ is: "released" });
     else if (!wasLost || this.#gone) return Promise.resolve(false);
     return new Promise((resolve) => {
       const done = (released: boolean) => resolve(released && !wasLost);
@@ -232,7 +238,7 @@ export class HeldLock implements Lock, LeaseListener {
 
   /** The server has handed it on. */
   handedOn(): void {
-    if (this.#end?.is === "leaving") this.#end = { is: "transferred" };
+    if (this.#end?.is === "leaving") this.#over({ is: "transferred" });
     this.#forget();
   }
 
@@ -293,9 +299,15 @@ export class HeldLock implements Lock, LeaseListener {
     if (gone) this.#forget();
   }
 
+  /** It will not be held again. */
+  #over(end: Exclude<End, { readonly is: "leaving" }>): void {
+    this.#end = end;
+    this.trace?.ended(end.is === "lost" ? end.reason : end.is);
+  }
+
   #lose(loss: Loss): void {
     if (this.#end !== null) return;
-    this.#end = { is: "lost", ...loss };
+    this.#over({ is: "lost", ...loss });
     this.#abort?.abort(this.error());
     this.#events?.emit("lost", loss.reason);
   }
@@ -308,23 +320,27 @@ export class HeldLock implements Lock, LeaseListener {
   }
 
   jeopardy(state: LockState): void {
-    if (this.#end === null) this.#events?.emit("jeopardy", this.#limited(state));
+    if (this.#end !== null) return;
+    this.trace?.event("jeopardy");
+    this.#events?.emit("jeopardy", this.#limited(state));
   }
 
   recovered(state: LockState): void {
-    if (this.#end === null) this.#events?.emit("recovered", this.#limited(state));
+    if (this.#end !== null) return;
+    this.trace?.event("recovered");
+    this.#events?.emit("recovered", this.#limited(state));
   }
 
   /** Its lease was ended on purpose. */
   leaseReleased(): void {
     this.#gone = true;
-    if (this.#end === null || this.#end.is === "leaving") this.#end = { is: "released" };
+    if (this.#end === null || this.#end.is === "leaving") this.#over({ is: "released" });
   }
 
   /** Its client is being closed, which ends its lease. */
   closed(): void {
     if (this.#end !== null && this.#end.is !== "leaving") return;
-    this.#end = { is: "closed" };
+    this.#over({ is: "closed" });
     this.#abort?.abort(this.error());
   }
 

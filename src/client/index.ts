@@ -25,6 +25,7 @@ export type {
   QueueView,
   TryOptions,
 } from "./options.js";
+export type { OpenTelemetry } from "./tracing.js";
 export {
   compareVectors,
   decodeVector,

@@ -18,6 +18,7 @@ import type { RouteFailure } from "./sequencer/routes.js";
 import { Sequencer } from "./sequencer/sequencer.js";
 import { eventLoop, ServedClock } from "./sequencer/served-clock.js";
 import { ClientClocks } from "./skew/client-clocks.js";
+import { ServerTracing } from "./tracing/tracing.js";
 import { version } from "./version.js";
 import { WatchHub } from "./watch/hub.js";
 
@@ -71,6 +72,8 @@ class Server implements RunningServer {
   readonly #startedMs = performance.now();
   readonly #store: string;
   readonly #metrics: ServerMetrics;
+  /** Null: nobody traces. */
+  readonly #tracing = ServerTracing.detect(version);
   readonly #hotLocks = new HotLocks();
   readonly #clientClocks: ClientClocks;
   readonly #sequencer: Sequencer;
@@ -135,6 +138,7 @@ class Server implements RunningServer {
         requests.ended(request, reason, durationMs);
       },
       onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
+      tracing: this.#tracing,
       setLogLevel: (level) => this.#setLogLevel(level),
     });
   }
@@ -218,10 +222,12 @@ class Server implements RunningServer {
       commit: (appendSeconds, queueSeconds, commands) => {
         this.#metrics.journalCommit(appendSeconds, commands);
         this.#metrics.queueWait(queueSeconds);
+        this.#tracing?.committed(appendSeconds, commands);
       },
       event: (event) => {
         this.#watch.event(event);
         this.#metrics.event(event);
+        this.#tracing?.event(event);
         eventLog?.event(event);
         if (event.kind === "granted") this.#hotLocks.granted(event.name, performance.now());
       },

@@ -35,6 +35,8 @@ export interface AcquireRequest {
   readonly maxHoldMs: number;
   /** What the caller keeps while it waits. */
   readonly holding: readonly HeldLock[];
+  /** The caller's span as W3C writes it; absent: none. */
+  readonly traceparent?: string;
 }
 
 /** Those of its fields that are known only when it is sent. */
@@ -76,14 +78,16 @@ export function acquireOnWire(request: AcquireRequest): { wire: WireCommand & { 
 }
 
 /** What most do without. */
-function addOptions(wire: AcquireTerms, { owner, metadata, lockDelayMs, maxHoldMs }: AcquireRequest): void {
+function addOptions(wire: AcquireTerms, request: AcquireRequest): void {
+  const { owner, metadata, lockDelayMs, maxHoldMs, traceparent } = request;
+  if (traceparent) Object.assign(wire, { traceparent });
   if (owner !== "" || metadata !== null) Object.assign(wire, { owner, metadata });
   if (lockDelayMs > 0 || maxHoldMs > 0) Object.assign(wire, { lockDelayMs, maxHoldMs });
 }
 
 /** An upper bound of its size on the wire. */
 export function acquireBytesMax({ items, owner, metadata, holding }: AcquireRequest): number {
-  let bytes = 96 + 3 * owner.length + (metadata?.length ?? 0) + 10 * holding.length;
+  let bytes = 160 + 3 * owner.length + (metadata?.length ?? 0) + 10 * holding.length;
   for (const { name } of items) bytes += 24 + 3 * name.length;
   return bytes;
 }

@@ -23,6 +23,8 @@ export interface HelloFrame {
 export interface BatchFrame extends Omit<Frame, "kind" | "sessionId" | "epoch"> {
   /** The message itself, which has these fields. */
   readonly clock: ClockReading;
+  /** The callers' spans, of those commands that have one. */
+  readonly traceparents: readonly { readonly index: number; readonly traceparent: string }[];
 }
 
 export class FrameReader {
@@ -70,13 +72,16 @@ export class FrameReader {
     const badProgress = this.badProgress(progress);
     if (badProgress !== null) return badProgress;
     const requests = new Array<BatchFrame["requests"][number]>(commands.length);
+    const traceparents: { index: number; traceparent: string }[] = [];
     for (let i = 0; i < commands.length; i++) {
       const command = commands[i] as leasehold.v1.Command;
       const { seq } = command;
       if (seq < 1) return invalid(`command ${i + 1} of frame ${frame} has no seq`);
       requests[i] = { seq, request: this.check.command(command) };
+      const traceparent = (command.acquire ?? command.acquireAll)?.traceparent;
+      if (traceparent) traceparents.push({ index: i, traceparent });
     }
-    return { frame, ackedBelow, acked, renew, progress, observed, requests, clock: message };
+    return { frame, ackedBelow, acked, renew, progress, observed, requests, clock: message, traceparents };
   }
 
   private badProgress(progress: readonly number[]): WireFailure | null {

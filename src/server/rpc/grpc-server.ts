@@ -10,6 +10,7 @@ import type { CoreLimits } from "../core/types.js";
 import { type Access, openAccess } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClientClocks } from "../skew/client-clocks.js";
+import type { ServerTracing } from "../tracing/tracing.js";
 import type { WatchHub } from "../watch/hub.js";
 import { AuxiliaryStreams } from "./auxiliary.js";
 import { FrameReader } from "./frames.js";
@@ -53,6 +54,8 @@ export interface RpcServerOptions {
   readonly onAnswer?: NonNullable<UnaryContext["onAnswer"]>;
   /** See `SessionContext`. */
   readonly onStreamEnd?: NonNullable<SessionContext["onStreamEnd"]>;
+  /** Absent: nobody traces. */
+  readonly tracing?: ServerTracing | null;
   /** Absent: there is no log. */
   readonly setLogLevel?: SetLogLevel;
   /** Only tests replace these. */

@@ -18,6 +18,7 @@ import type { CoreLimits, Outcome, Reply } from "../core/types.js";
 import { everybody, type Identity } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClientClocks, SessionClock } from "../skew/client-clocks.js";
+import type { ServerTracing } from "../tracing/tracing.js";
 import { forbidden } from "./callers.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { BatchFrame, FrameReader } from "./frames.js";
@@ -25,6 +26,7 @@ import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
 import type { RequestInfo } from "./request-log.js";
+import { StreamTraces } from "./stream-traces.js";
 
 /** The way back to the client. None of the methods may throw. */
 export interface SessionPipe {
@@ -54,6 +56,8 @@ export interface SessionContext {
   readonly serverVersion: string;
   /** What clients tell of their wall clocks goes here, and nowhere else. */
   readonly clocks?: Pick<ClientClocks, "session">;
+  /** Absent: nobody traces. */
+  readonly tracing?: ServerTracing | null;
   clusterId(): string;
   /** An encoder threw: a bug, for the log. */
   onBug(error: unknown, request: RequestInfo): void;
@@ -122,6 +126,7 @@ class SessionStream implements SessionInput, LiveRoute {
   /** The stream ends with this after what is in the outbox has been written. */
   private ending: WireFailure | null = null;
   private forget: () => void = () => undefined;
+  private readonly traces: StreamTraces;
   private readonly identity: Identity;
   private readonly info: RequestInfo;
   private readonly startedMs = performance.now();
@@ -133,6 +138,7 @@ class SessionStream implements SessionInput, LiveRoute {
     private readonly onGone: (stream: SessionStream) => void,
   ) {
     this.identity = identity;
+    this.traces = new StreamTraces(context.tracing, context.core.commandsPerSessionMax);
     this.info = { requestId, path: ATTACH, principal: identity.principal.name };
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
     this.outbox = new Outbox(frameBytesMax, listBytesMax, context.pacing);
@@ -204,6 +210,7 @@ class SessionStream implements SessionInput, LiveRoute {
     if (this.isClosed) return;
     // Renewals are never too many: whoever asks for too much keeps what it has.
     const requests = tooMany === null ? this.permitted(batch.requests) : [];
+    if (tooMany === null) this.traces.begin(batch);
     const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, principal, observed, requests };
     const failure = this.context.sink.submit({ kind: "frame", ...command });
     if (failure !== null) this.notTaken(requests, failure);
@@ -266,6 +273,7 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   private result(seq: number, outcome: Outcome): void {
+    this.traces.answered(seq, outcome);
     if (outcome.kind === "refused") this.context.onRefusal?.(outcome.reason);
     try {
       this.outbox.result(seq, outcome);
@@ -367,6 +375,7 @@ class SessionStream implements SessionInput, LiveRoute {
     this.held = [];
     this.clock?.gone();
     this.forget();
+    this.traces.close();
     this.onGone(this);
     const { sessionId, epoch } = this;
     if (sessionId !== "") this.context.sink.submit({ kind: "detach", sessionId, epoch });

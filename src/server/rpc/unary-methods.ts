@@ -27,6 +27,8 @@ export interface ReadRequest {
   readonly observed: number;
   /** What the client tells of its wall clock; undefined: this method does not ask for it. */
   readonly clock?: ClockReading | undefined;
+  /** The caller's span; absent or "": none. */
+  readonly traceparent?: string;
 }
 
 /** What the answers tell beside the outcomes of the core. */
@@ -181,7 +183,7 @@ function lockMethods(check: RequestValidator, { listBytesMax }: RpcLimits): Unar
   ];
 }
 
-function method<M extends { observed: number }, Body extends object>(
+function method<M extends { observed: number; traceparent?: string }, Body extends object>(
   path: string,
   requestType: MessageType<never, M>,
   responseType: MessageType<Body & { timestamp: number; clockAheadBy: number }, unknown>,
@@ -193,7 +195,8 @@ function method<M extends { observed: number }, Body extends object>(
     path: `/leasehold.v1.${path}`,
     read(bytes, remainingMs) {
       const message = decode(requestType, bytes);
-      return { request: toRequest(message, remainingMs), observed: message.observed, clock: clockOf?.(message) };
+      const { observed, traceparent = "" } = message;
+      return { request: toRequest(message, remainingMs), observed, clock: clockOf?.(message), traceparent };
     },
     write(outcome, timestamp, clockAheadBy) {
       const body = toBody(outcome);

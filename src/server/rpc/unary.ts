@@ -12,6 +12,7 @@ import type { Outcome, Reply, Request } from "../core/types.js";
 import { type Access, type Identity, isIdentity } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
+import type { RequestTrace, ServerTracing } from "../tracing/tracing.js";
 import { forbidden, identify, peerOf } from "./callers.js";
 import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
@@ -29,6 +30,8 @@ export interface UnaryContext {
   readonly sink: CommandSink;
   readonly limits: RpcLimits;
   readonly access: Access;
+  /** Absent: nobody traces. */
+  readonly tracing?: ServerTracing | null;
   /** What clients tell of their wall clocks goes here, and nowhere else. */
   readonly clocks?: LeaseClocks;
   /** A handler or an encoder threw: a bug, for the log. */
@@ -104,6 +107,7 @@ class UnaryCall implements LiveRoute {
   /** The grant in the response; of several the first. */
   private token: number | null = null;
   private clock: ClockReading | undefined;
+  private trace: RequestTrace | null = null;
   private principal = "";
   private readonly startedMs = performance.now();
 
@@ -159,12 +163,17 @@ class UnaryCall implements LiveRoute {
 
   /** To the core. */
   private hand(method: UnaryMethod, identity: Identity, bytes: Buffer): WireFailure | null {
-    const { request, observed, clock } = method.read(bytes, remainingMs(this.call));
+    const { request, observed, clock, traceparent } = method.read(bytes, remainingMs(this.call));
     if (request.kind === "refused") return failureOf(request);
     const refusal = forbidden(identity, request);
     if (refusal !== null) {
       this.deny(failureOf(refusal));
       return null;
+    }
+    const { tracing } = this.context;
+    if (tracing) {
+      const sent = traceparent || String(this.call.metadata.get("traceparent")[0] ?? "");
+      this.trace = tracing.request(request, sent, "unary");
     }
     const { principal } = identity;
     this.clock = clock;
@@ -181,6 +190,8 @@ class UnaryCall implements LiveRoute {
       if (outcome.kind === "grant") this.takeBack(firstGrant(outcome).token);
       return;
     }
+    this.trace?.answered(outcome);
+    this.trace = null;
     if (outcome.kind === "refused") {
       this.refuse(failureOf(outcome));
       return;
@@ -230,6 +241,8 @@ class UnaryCall implements LiveRoute {
   /** Refuses somebody who is to learn nothing else. */
   private deny(failure: WireFailure): void {
     if (this.state === "over") return;
+    this.trace?.failed(failure.reason);
+    this.trace = null;
     this.state = "failed";
     this.answer(grpcStatus(failure, this.requestId));
     this.told(failure.reason);
@@ -247,6 +260,8 @@ class UnaryCall implements LiveRoute {
   ended(): void {
     const before = this.state;
     this.state = "over";
+    this.trace?.failed("gone");
+    this.trace = null;
     if (before === "pending" && this.request?.kind === "acquire") this.takeBack(null);
     else if (before === "answered" && this.token !== null && !wasAnswered(this.call)) this.takeBack(this.token);
   }
