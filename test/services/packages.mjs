@@ -7,7 +7,7 @@
  * a lock (flock): the second one to get it finds nothing left to do. Debian starts a daemon when it installs it, on its
  * well-known port, unless /usr/sbin/policy-rc.d says no: it is put there for the time of the installation.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -16,6 +16,7 @@ import { delimiter, join } from "node:path";
  * @typedef {object} Tool
  * @property {string[]} [names] under which it is known elsewhere, the first found is taken
  * @property {string[]} [places] looked into before the PATH; `*` stands for a version, the highest is taken
+ * @property {string} [imports] modules that this Python must have
  * @property {string} debian
  * @property {string} fedora
  * @property {string} brew
@@ -56,6 +57,14 @@ const TOOLS = {
   etcd: { debian: "etcd-server", fedora: "etcd", brew: "etcd" },
   kcat: { names: ["kcat", "kafkacat"], debian: "kcat", fedora: "kafkacat", brew: "kcat" },
   faketime: { debian: "faketime", fedora: "libfaketime", brew: "libfaketime" },
+  "python3-grpc": {
+    names: ["python3"],
+    places: ["/usr/bin"], // what is first on the PATH may not see the system's modules
+    imports: "grpc_tools.protoc, grpc",
+    debian: "python3-grpc-tools",
+    fedora: "python3-grpcio-tools",
+    brew: "grpcio-tools",
+  },
 };
 
 /** @typedef {keyof typeof TOOLS} ToolName */
@@ -127,7 +136,15 @@ function find(name, machine) {
   const tool = TOOLS[name];
   const places = machine.ownPlaces ? (tool.places ?? []).flatMap(expand) : [];
   const files = (tool.names ?? [name]).flatMap((each) => [...places, ...machine.path].map((dir) => join(dir, each)));
-  return files.find(isExecutable);
+  return files.find((file) => isExecutable(file) && (tool.imports === undefined || canImport(file, tool.imports)));
+}
+
+/**
+ * @param {string} python
+ * @param {string} modules
+ */
+function canImport(python, modules) {
+  return spawnSync(python, ["-c", `import ${modules}`], { stdio: "ignore" }).status === 0;
 }
 
 /** $1 the file of the policy, $2 the package. */
@@ -224,6 +241,7 @@ const SERVICES = {
   etcd: /** @type {const} */ (["etcd"]),
   kafka: /** @type {const} */ (["kcat"]),
   faketime: /** @type {const} */ (["faketime"]),
+  "python-grpc": /** @type {const} */ (["python3-grpc"]),
 };
 
 /** @typedef {keyof typeof SERVICES} ServiceName */
