@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, (program: Command) => Promise<void>>> = 
   release: async (program) => (await import("./release.js")).registerRelease(program),
   status: async (program) => (await import("./status.js")).registerStatus(program),
   tick: async (program) => (await import("./tick.js")).registerTick(program),
+  doctor: async (program) => (await import("./doctor.js")).registerDoctor(program),
   "log-level": async (program) => (await import("./log-level.js")).registerLogLevel(program),
   verify: async (program) => (await import("./verify.js")).registerVerify(program),
 };

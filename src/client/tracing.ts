@@ -1,6 +1,6 @@
 /**
  * Spans for what a client does with locks, through OpenTelemetry's API as the caller hands it in, so that this package
- * depends on none: `connect(target, { openTelemetry: await import("@opentelemetry/api") })`.
+ * depends on none: `connect(target, { openTelemetry: api })`.
  *
  * - `leasehold.acquire`, a client span from the call to its answer. Its context travels with the request, and the server's
  *   spans hang below it.
