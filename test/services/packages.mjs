@@ -65,6 +65,7 @@ const TOOLS = {
     fedora: "python3-grpcio-tools",
     brew: "grpcio-tools",
   },
+  openssl: { debian: "openssl", fedora: "openssl", brew: "openssl" },
 };
 
 /** @typedef {keyof typeof TOOLS} ToolName */
@@ -242,6 +243,7 @@ const SERVICES = {
   kafka: /** @type {const} */ (["kcat"]),
   faketime: /** @type {const} */ (["faketime"]),
   "python-grpc": /** @type {const} */ (["python3-grpc"]),
+  openssl: /** @type {const} */ (["openssl"]),
 };
 
 /** @typedef {keyof typeof SERVICES} ServiceName */
