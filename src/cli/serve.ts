@@ -1,14 +1,19 @@
 /**
  * `leasehold serve`: configuration in, a server until a signal says otherwise.
  *
- * The first SIGTERM, SIGINT or SIGHUP drains; a second one ends the process at once, as does a drain that takes longer
- * than it may. Nothing is lost then: what was acknowledged is durable.
+ * The first SIGTERM or SIGINT drains; a second one ends the process at once, as does a drain that takes longer than it
+ * may. Nothing is lost then: what was acknowledged is durable.
+ *
+ * SIGHUP has two meanings by custom. Where there are files that can be read again (certificates, tokens, keys, a policy),
+ * it does that and nothing else; where there are none, it is what a terminal sends when it is closed, and drains.
  */
 import { constants } from "node:os";
 import { type Command, Option } from "commander";
 import { options } from "../server/config/catalog.js";
+import { isLocal, parseEndpoint } from "../server/config/endpoint.js";
 import { formatConfig, loadConfig } from "../server/config/load.js";
-import type { ServerConfig } from "../server/config/schema.js";
+import { exposure, type ServerConfig } from "../server/config/schema.js";
+import { reloads } from "../server/config/security.js";
 import { createLogger, type Logger } from "../server/log.js";
 import type { RunningServer, startServer } from "../server/server.js";
 import { CliError, exitCode } from "./common.js";
@@ -49,13 +54,26 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   }
   const log = createLogger({ level: config.logLevel });
   for (const warning of warnings) log.warn(warning);
+  warnOfExposure(config, log);
   const { startServer } = await import("../server/server.js");
   process.exit(await runServer(config, log, startServer));
 }
 
+function warnOfExposure(config: ServerConfig, log: Logger): void {
+  const lacking = exposure(config);
+  for (const address of [config.listen, config.opsListen]) {
+    const endpoint = parseEndpoint(address);
+    if (lacking === "" || endpoint === undefined || isLocal(endpoint)) continue;
+    log.warn(`${address} can be reached from other machines, and ${lacking}; that is permitted by --insecure`);
+  }
+}
+
 /** Returns the exit code. */
 async function runServer(config: ServerConfig, log: Logger, start: StartServer): Promise<number> {
-  const signalled = firstSignal(log);
+  const ending = reloads(config) ? (["SIGTERM", "SIGINT"] as const) : (["SIGTERM", "SIGINT", "SIGHUP"] as const);
+  const signalled = firstSignal(ending, log);
+  let reload = () => {}; // what is being read already need not be read again
+  if (reloads(config)) process.on("SIGHUP", () => reload());
   process.on("uncaughtException", (error) => {
     log.fatal({ err: error }, "a bug: the server ends; what was acknowledged is durable");
     process.exit(exitCode.internal);
@@ -67,8 +85,12 @@ async function runServer(config: ServerConfig, log: Logger, start: StartServer):
     const line = forOperators(error);
     if (line === undefined) log.fatal({ err: error }, "cannot start");
     else log.fatal(`cannot start: ${line}`);
-    return exitCode.internal;
+    return error instanceof Error && error.name === "UnusableFileError" ? exitCode.config : exitCode.internal;
   }
+  reload = () => {
+    log.info("SIGHUP: reading the files of certificates, tokens, keys and policy again");
+    void server.reload();
+  };
   const { address, opsAddress } = server;
   log.info({ address, opsAddress, store: config.store }, "serving");
   log.info(`${await signalled}: draining`);
@@ -93,14 +115,14 @@ async function drain(server: RunningServer, msMax: number, log: Logger): Promise
 /** One line for what an operator can mend; undefined for anything else, which needs its stack. */
 function forOperators(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
-  const expected = /^Journal(Corrupt|Refused)Error$/.test(error.name) || "code" in error;
+  const expected = /^(Journal(Corrupt|Refused)|UnusableFile)Error$/.test(error.name) || "code" in error;
   return expected ? error.message : undefined;
 }
 
-function firstSignal(log: Logger): Promise<NodeJS.Signals> {
+function firstSignal(signals: readonly NodeJS.Signals[], log: Logger): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     let seen = false;
-    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+    for (const signal of signals) {
       process.on(signal, () => {
         if (seen) {
           log.warn(`${signal} again: the server ends at once`);

@@ -13,6 +13,10 @@ import { RequestLog } from "./rpc/request-log.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
+import { openAccess } from "./security/access.js";
+import { credentialAccess } from "./security/credential-access.js";
+import { ReloadedCredentials } from "./security/grpc-credentials.js";
+import { Security, type SecurityHooks } from "./security/security.js";
 import type { SequencerObserver } from "./sequencer/observer.js";
 import type { RouteFailure } from "./sequencer/routes.js";
 import { Sequencer } from "./sequencer/sequencer.js";
@@ -30,6 +34,8 @@ export interface RunningServer {
   /** For a client in the same process; see `inMemoryTransport`. */
   readonly sessions: SessionEndpoint;
   readonly watches: WatchEndpoint;
+  /** Reads again the files of certificates, tokens and keys. Resolves when that is done; what is wrong is logged. */
+  reload(): Promise<void>;
   /**
    * Stops: no new grants, what is held is delivered, sessions are told, the journal is closed. Resolves within the
    * configured drain time. Safe to call twice.
@@ -37,7 +43,7 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-export interface ServerHooks {
+export interface ServerHooks extends Pick<SecurityHooks, "reloadPollMs" | "wallMs"> {
   readonly log?: Logger;
   /** Only tests replace it. */
   readonly openJournal?: () => Journal;
@@ -47,6 +53,9 @@ export interface ServerHooks {
 const HEALTH_MS = 200;
 /** An event loop that is late by this much all the time is as busy as can be. */
 const LOADED_LAG_SECONDS = 0.2;
+
+/** What is open on connections of an authority that is trusted no longer may go on for so long. */
+const DISTRUST_GRACE_MS = 1_000;
 
 /** What watchers are told then; they come back for the state. */
 const storeFailed: RouteFailure = { reason: "STORE_DOWN", message: "the store has failed", retryAfterMs: 1_000 };
@@ -78,6 +87,7 @@ class Server implements RunningServer {
   readonly #clientClocks: ClientClocks;
   readonly #sequencer: Sequencer;
   readonly #watch: WatchHub;
+  readonly #security: Security;
   readonly #rpc: RpcServer;
   #ops: OpsServer | null = null;
   #address = "";
@@ -119,6 +129,8 @@ class Server implements RunningServer {
       onTime: () => clock.mayExpire(), // nothing expires just after a stall, for the same reason
       log: this.#log,
     });
+    this.#security = new Security(config, hooks);
+    const { authenticator } = this.#security;
     const requests = new RequestLog(this.#log);
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
@@ -130,6 +142,7 @@ class Server implements RunningServer {
       serverStatus: () => this.#status(),
       clocks: this.#clientClocks,
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
+      access: authenticator === null ? openAccess : credentialAccess(authenticator),
       load: () => this.#load(),
       onBug: (error, request) => requests.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
@@ -161,15 +174,30 @@ class Server implements RunningServer {
 
   async start(): Promise<void> {
     const config = this.#config;
+    await this.#security.load();
     this.#metrics.start();
     await this.#startOps();
     await this.#sequencer.start();
     this.#recovered = true;
-    const port = await this.#rpc.listen(config.listen);
+    const port = await this.#rpc.listen(config.listen, this.#credentials());
     const endpoint = parseEndpoint(config.listen);
     this.#address = endpoint?.kind === "tcp" ? formatEndpoint({ ...endpoint, port }) : config.listen;
     this.#rpc.setServing(true);
     this.#healthTimer = setInterval(() => this.#rpc.setServing(this.#notReady() === null), HEALTH_MS);
+  }
+
+  /** Undefined: without encryption. */
+  #credentials(): ReloadedCredentials | undefined {
+    const { certificates } = this.#security;
+    if (certificates === null) return undefined;
+    certificates.onChange(({ distrust }) => {
+      if (distrust) this.#rpc.renewConnections(this.#address, DISTRUST_GRACE_MS);
+    });
+    return new ReloadedCredentials(certificates, this.#config.tlsClientAuth);
+  }
+
+  reload(): Promise<void> {
+    return this.#security.reloader.reload();
   }
 
   stop(): Promise<void> {
@@ -180,6 +208,7 @@ class Server implements RunningServer {
   async #stop(): Promise<void> {
     this.#draining = true;
     clearInterval(this.#healthTimer);
+    this.#security.stop();
     await this.#rpc.drain(this.#config.drainMsMax);
     await this.#sequencer.stop();
     this.#watch.close();
@@ -193,6 +222,7 @@ class Server implements RunningServer {
     this.#ops = await startOps({
       endpoint,
       metrics: this.#metrics,
+      certificates: this.#security.certificates,
       readiness: () => {
         const reason = this.#notReady();
         return reason === null ? { ready: true } : { ready: false, reason };

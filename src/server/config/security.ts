@@ -36,6 +36,10 @@ export const authenticates = (config: SecurityOptions): boolean =>
 /** Whether traffic is encrypted. */
 export const encrypts = (config: SecurityOptions): boolean => config.tlsCert !== "";
 
+/** Whether there are files that a running server reads again, or opens again. */
+export const reloads = (config: SecurityOptions): boolean =>
+  encrypts(config) || authenticates(config) || !["", "stderr", "none"].includes(config.auditLog);
+
 /** What is wrong, each with the option that is to blame. */
 export function checkSecurity(config: SecurityOptions): { readonly path: string; readonly message: string }[] {
   const problems: { path: string; message: string }[] = [];

@@ -2,8 +2,10 @@
  * The small HTTP server for operators: metrics and probes. It answers GET and HEAD, reads no bodies and bounds headers,
  * times and connections, so that nothing that knocks on this port can hold the lock server up.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { type Endpoint, formatEndpoint } from "../config/endpoint.js";
+import type { Certificates } from "../security/certificates.js";
+import { createListener } from "./listener.js";
 
 type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason: string };
 
@@ -12,6 +14,8 @@ export interface OpsOptions {
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   /** Recovered, the store takes writes, not draining. */
   readonly readiness: () => Readiness;
+  /** Absent or null: without encryption. */
+  readonly certificates?: Certificates | null;
   /** The metrics could not be rendered: a bug. */
   readonly onError?: (error: unknown) => void;
 }
@@ -36,7 +40,7 @@ interface Answer {
 
 /** Listens. Rejects when the address cannot be had. */
 export async function startOps(options: OpsOptions): Promise<OpsServer> {
-  const server = createServer(
+  const server = createListener(
     {
       maxHeaderSize: HEADER_BYTES_MAX,
       headersTimeout: HEADER_MS_MAX,
@@ -45,6 +49,7 @@ export async function startOps(options: OpsOptions): Promise<OpsServer> {
       keepAliveTimeout: IDLE_MS_MAX,
     },
     (request, response) => void handle(options, request, response),
+    options.certificates ?? null,
   );
   server.maxConnections = CONNECTIONS_MAX;
   server.setTimeout(IDLE_MS_MAX, (socket) => socket.destroy());

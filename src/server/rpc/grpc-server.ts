@@ -109,16 +109,23 @@ export class RpcServer {
   }
 
   /**
-   * Listens on "host:port" or "unix:path", without encryption. Resolves with the port (1 for a unix socket). Rejects when
-   * the address cannot be had.
+   * Listens on "host:port" or "unix:path", by default without encryption. Resolves with the port (1 for a unix socket).
+   * Rejects when the address cannot be had.
    */
-  async listen(target: string): Promise<number> {
+  async listen(target: string, credentials = ServerCredentials.createInsecure()): Promise<number> {
     const path = unixPath(target);
     if (path !== undefined) await removeStaleSocket(path);
     return await new Promise((resolve, reject) => {
-      const credentials = ServerCredentials.createInsecure();
       this.server.bindAsync(target, credentials, (error, port) => (error ? reject(error) : resolve(port)));
     });
+  }
+
+  /**
+   * Has clients make their connections to this address anew: no call begins on those that there are, and what is open
+   * there may go on for `graceMs`. `target` is the one that is listened on, with the port that it has.
+   */
+  renewConnections(target: string, graceMs: number): void {
+    this.server.drain(target, graceMs);
   }
 
   /** What health checks are told. False until this is called. */
