@@ -1,6 +1,7 @@
 import { parseTarget } from "./address.js";
 import type { Client } from "./api.js";
 import { checkKeys, checkOwner, defaultOwner } from "./arguments.js";
+import type { TokenSource } from "./bearer.js";
 import { LeaseholdClient } from "./client.js";
 import { systemTime } from "./clock/elapsed.js";
 import { type Duration, durationMs } from "./duration.js";
@@ -23,6 +24,11 @@ export interface ConnectOptions {
   readonly openTelemetry?: OpenTelemetry | undefined;
   /** Certificates, or `false` for plaintext. Default: plaintext to this machine, TLS to all others. */
   readonly tls?: Tls;
+  /**
+   * The bearer token that says who this client is; a function is asked anew for every stream. Without encryption it is
+   * sent to this machine only. Default: none.
+   */
+  readonly token?: TokenSource | undefined;
 }
 
 /** The version of this package, kept equal to its package.json by a test. */
@@ -47,12 +53,12 @@ const IDLE_MS = 1_000;
  * await client.close();
  */
 export async function connect(target?: string | readonly string[], options: ConnectOptions = {}): Promise<Client> {
-  checkKeys(options, ["owner", "ttl", "wait", "timeout", "tls", "openTelemetry"], "the options of connect");
+  checkKeys(options, ["owner", "ttl", "wait", "timeout", "tls", "token", "openTelemetry"], "the options of connect");
   const connectTimeoutMs = durationMs(options.timeout ?? "5s", "the timeout");
   const owner = options.owner === undefined ? defaultOwner() : checkOwner(options.owner);
   const client = new LeaseholdClient(
     {
-      transport: grpcTransport(parseTarget(target), options.tls),
+      transport: grpcTransport(parseTarget(target), options.tls, options.token),
       time: systemTime(),
       random: Math.random,
       connectTimeoutMs,

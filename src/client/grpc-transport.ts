@@ -7,8 +7,10 @@ import {
   type ClientReadableStream,
   credentials,
   type StatusObject,
+  status,
 } from "@grpc/grpc-js";
 import type { Address } from "./address.js";
+import { bearer, checkToken, type TokenSource } from "./bearer.js";
 import { invalid, statusOf } from "./errors.js";
 import type { Stream, StreamHandlers, Transport, WatchHandlers, WatchStream } from "./transport.js";
 
@@ -23,8 +25,13 @@ export interface TlsOptions {
   readonly serverName?: string | undefined;
 }
 
-/** `false`: plaintext. Absent: plaintext to this machine, TLS to all others. */
-export type Tls = TlsOptions | false | undefined;
+/**
+ * `false`: plaintext. Absent: plaintext to this machine, TLS to all others. A function is asked anew for every
+ * connection, so that certificates can be exchanged while the client lives.
+ */
+export type Tls = TlsOptions | (() => TlsOptions) | false | undefined;
+
+const isEncrypted = (address: Address, tls: Tls): boolean => tls !== false && !(tls === undefined && address.local);
 
 const ATTACH = "/leasehold.v1.SessionService/Attach";
 const WATCH = "/leasehold.v1.LockService/Watch";
@@ -37,18 +44,21 @@ const KEEPALIVE_TIMEOUT_MS = 10_000;
 const asBuffer = (pem: string | Uint8Array | undefined): Buffer | null =>
   pem === undefined ? null : Buffer.from(pem as Uint8Array);
 
+/** Throws what the function throws. */
+const resolved = (tls: Tls): TlsOptions => (typeof tls === "function" ? tls() : tls || {});
+
 function credentialsFor(address: Address, tls: Tls): ChannelCredentials {
-  if (tls === false || (tls === undefined && address.local)) return credentials.createInsecure();
-  const { ca, cert, key } = tls ?? {};
+  if (!isEncrypted(address, tls)) return credentials.createInsecure();
   try {
+    const { ca, cert, key } = resolved(tls);
     return credentials.createSsl(asBuffer(ca), asBuffer(key), asBuffer(cert));
   } catch (error) {
     throw invalid(`the TLS certificates cannot be used: ${error instanceof Error ? error.message : String(error)}`);
   }
 }
 
-function channelOptions(address: Address, tls: Tls): ClientOptions {
-  const serverName = tls ? tls.serverName : undefined;
+function channelOptions(address: Address, tls: Tls, token: TokenSource | undefined): ClientOptions {
+  const serverName = isEncrypted(address, tls) ? resolved(tls).serverName : undefined;
   return {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.enable_retries": 0,
@@ -57,13 +67,14 @@ function channelOptions(address: Address, tls: Tls): ClientOptions {
     "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
     "grpc.max_send_message_length": -1,
     ...(address.local ? { "grpc.enable_http_proxy": 0 } : {}),
+    ...(token === undefined ? {} : { interceptors: [bearer(token)] }),
     ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
   };
 }
 
 /** A connection of its own. Throws INVALID for certificates that cannot be used. */
-export function openChannel(address: Address, tls: Tls): Client {
-  return new Client(address.target, credentialsFor(address, tls), channelOptions(address, tls));
+function openChannel(address: Address, tls: Tls, token?: TokenSource): Client {
+  return new Client(address.target, credentialsFor(address, tls), channelOptions(address, tls, token));
 }
 
 const asIs = (bytes: Buffer): Buffer => bytes;
@@ -145,13 +156,50 @@ class GrpcWatch implements WatchStream {
   }
 }
 
-/** Streams to these addresses. Throws INVALID for certificates that cannot be used. */
-export function grpcTransport(addresses: readonly Address[], tls: Tls): Transport {
+/**
+ * Streams to these addresses. Throws INVALID for certificates that cannot be used, and for a token that would be sent in
+ * the clear to another machine.
+ */
+export function grpcTransport(addresses: readonly Address[], tls: Tls, token?: TokenSource): Transport {
   for (const address of addresses) credentialsFor(address, tls);
+  checkToken(token, addresses, (address) => isEncrypted(address, tls));
+  const channel = (index: number) => openChannel(addresses[index]!, tls, token);
   return {
     addresses,
-    open: (index, handlers) => new GrpcStream(openChannel(addresses[index]!, tls), handlers),
+    open: (index, handlers) => orUnopened(handlers, () => new GrpcStream(channel(index), handlers)),
     openWatch: (index, request, handlers) =>
-      new GrpcWatch(openChannel(addresses[index]!, tls), Buffer.from(request), handlers),
+      orUnopened(handlers, () => new GrpcWatch(channel(index), Buffer.from(request), handlers)),
   };
+}
+
+/** What came of a function that gives certificates is seen at each stream: without one, it is a stream that has ended. */
+function orUnopened<T extends Stream | WatchStream>(handlers: WatchHandlers, open: () => T): T | Unopened {
+  try {
+    return open();
+  } catch (error) {
+    return new Unopened(handlers, error instanceof Error ? error.message : String(error));
+  }
+}
+
+class Unopened implements Stream, WatchStream {
+  readonly #timer: NodeJS.Immediate;
+
+  constructor(handlers: WatchHandlers, message: string) {
+    this.#timer = setImmediate(() => handlers.onEnd({ code: status.UNAVAILABLE, message, reason: "" }));
+  }
+
+  send(): boolean {
+    return true;
+  }
+
+  end(): void {
+    this.destroy();
+  }
+
+  pause(): void {}
+  resume(): void {}
+
+  destroy(): void {
+    clearImmediate(this.#timer);
+  }
 }

@@ -1,4 +1,5 @@
 export type { Client, ClientEvents, ClientState, TryResult, TryRun } from "./api.js";
+export type { TokenSource } from "./bearer.js";
 export type { HeaderCarrier, ReceivedHeaders } from "./carrier.js";
 export { type ConnectOptions, connect } from "./connect.js";
 export type { Duration } from "./duration.js";

@@ -14,8 +14,11 @@ import type { WatchEvent } from "./events.js";
 /** What becomes of the events. */
 export interface FeedUser {
   onEvents(events: WatchEvent[]): void;
-  /** No stream could be had, or it broke. `begun`: one was open before. Returns whether to try again. */
-  onDown(failure: LeaseholdError, begun: boolean): boolean;
+  /**
+   * No stream could be had, or it broke. `begun`: one was open before; `wasOpen`: this one was. Returns whether to try
+   * again.
+   */
+  onDown(failure: LeaseholdError, begun: boolean, wasOpen: boolean): boolean;
 }
 
 export interface FeedOptions extends LinkOptions {
@@ -43,7 +46,7 @@ export class Feed {
       greet: () => {}, // the request has left with the opening of the stream
       onFrame: (bytes) => this.#onFrame(bytes),
       onDrain: () => {},
-      onDown: (status) => this.#onDown(status),
+      onDown: (status, wasOpen) => this.#onDown(status, wasOpen),
       onState: () => {},
     };
     this.#link = new Link({ ...options, transport }, linkUser);
@@ -71,9 +74,9 @@ export class Feed {
     return { send: () => true, end: destroy, destroy };
   }
 
-  #onDown(status: StatusDetails): { reconnect: boolean; notBeforeMs: number } {
+  #onDown(status: StatusDetails, wasOpen: boolean): { reconnect: boolean; notBeforeMs: number } {
     const failure = fromStatus(status);
-    return { reconnect: this.#user.onDown(failure, this.#begun), notBeforeMs: failure.retryAfterMs };
+    return { reconnect: this.#user.onDown(failure, this.#begun, wasOpen), notBeforeMs: failure.retryAfterMs };
   }
 
   #onFrame(bytes: Uint8Array): void {

@@ -72,7 +72,7 @@ export class Subscription<T> implements AsyncIterableIterator<T, undefined>, Run
     this.#fold = fold;
     this.#feed = new Feed(options, clock, start, {
       onEvents: (events) => this.#onEvents(events),
-      onDown: (failure, begun) => this.#onDown(failure, begun),
+      onDown: (failure, begun, wasOpen) => this.#onDown(failure, begun, wasOpen),
     });
   }
 
@@ -141,10 +141,12 @@ export class Subscription<T> implements AsyncIterableIterator<T, undefined>, Run
     this.#serve();
   }
 
-  #onDown(failure: LeaseholdError, begun: boolean): boolean {
+  #onDown(failure: LeaseholdError, begun: boolean, wasOpen: boolean): boolean {
     this.#lastFailure = failure;
-    // Once the watch has begun, a server that has no place just now is an outage like others.
-    if (!isFatal(failure) && (begun || failure.code !== "LIMIT")) return true;
+    // Once the watch has begun, a server that has no place just now is an outage like others; and credentials that have
+    // run out while it was open may have been exchanged. Those are tried once.
+    const again = wasOpen && failure.reason === "UNAUTHENTICATED";
+    if (again || (!isFatal(failure) && (begun || failure.code !== "LIMIT"))) return true;
     this.#end();
     this.#failure = { error: failure };
     this.#serve();
