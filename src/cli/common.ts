@@ -1,36 +1,13 @@
 /** What all commands that talk to a server share: the address, one unary call, and how failures become exit codes. */
-import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
-import { decode, decodeStatus, encode, type MessageType } from "@leasehold/client/wire";
+import { Client, Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { decode, decodeStatus, encode, type MessageType, whyUnreachable } from "@leasehold/client/wire";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Endpoint, formatEndpoint, isLocal, parseEndpoint } from "../server/config/endpoint.js";
+import { type CredentialFlags, channelCredentials, credentialOptions, tokenOf } from "./credentials.js";
+import { CliError, exitCode } from "./exit.js";
 import { plain } from "./output.js";
 
-/** The exit codes of `leasehold`. */
-export const exitCode = {
-  ok: 0,
-  declined: 1,
-  usage: 64,
-  unreachable: 69,
-  internal: 70,
-  busy: 75,
-  denied: 77,
-  config: 78,
-  lost: 79,
-} as const;
-
-/** A failure that a person can do something about: one line and an exit code. */
-export class CliError extends Error {
-  override readonly name = "CliError";
-  readonly exitCode: number;
-  /** The server's reason, if it was the server that refused: "STALE_TOKEN". */
-  readonly reason: string;
-
-  constructor(message: string, code: number, reason = "") {
-    super(message);
-    this.exitCode = code;
-    this.reason = reason;
-  }
-}
+export { CliError, exitCode } from "./exit.js";
 
 const DEFAULT_PORT = 7420;
 export const DEFAULT_ADDR = `localhost:${DEFAULT_PORT}`;
@@ -43,13 +20,17 @@ class UnreachableError extends CliError {
   }
 }
 
-export interface ConnectionOptions {
+/** Where the servers are, and what is shown to them. */
+export interface Servers extends CredentialFlags {
   /** The servers to try, in this order. */
   readonly addr: readonly Endpoint[];
+}
+
+export interface ConnectionOptions extends Servers {
   readonly json: boolean;
 }
 
-/** `--addr` and `--json`. */
+/** `--addr`, `--json`, and what is shown to the server. */
 export function connectionOptions(command: Command): Command {
   const addr = new Option(
     "--addr <host:port>",
@@ -58,7 +39,7 @@ export function connectionOptions(command: Command): Command {
     .env("LEASEHOLD_ADDR")
     .default(parseAddr(DEFAULT_ADDR), DEFAULT_ADDR)
     .argParser(parseAddr);
-  return command.addOption(addr).option("--json", "print JSON, for programs", false);
+  return credentialOptions(command.addOption(addr).option("--json", "print JSON, for programs", false));
 }
 
 function parseAddr(text: string): Endpoint[] {
@@ -79,11 +60,16 @@ export interface UnaryMethod<In, Out> {
 /** Makes unary calls of one server. Failures are `CliError`s. */
 export class Caller {
   readonly #client: Client;
+  readonly #flags: CredentialFlags;
+  readonly #local: boolean;
   readonly address: string;
 
-  constructor(endpoint: Endpoint) {
+  /** Throws a `CliError` for credentials that cannot be used. */
+  constructor(endpoint: Endpoint, flags: CredentialFlags) {
     this.address = formatEndpoint(endpoint);
-    this.#client = new Client(this.address, credentials.createInsecure(), {
+    this.#flags = flags;
+    this.#local = isLocal(endpoint);
+    this.#client = new Client(this.address, channelCredentials(endpoint, flags), {
       "grpc.enable_http_proxy": isLocal(endpoint) ? 0 : 1,
       "grpc.max_receive_message_length": 64 * 1_048_576,
     });
@@ -97,7 +83,10 @@ export class Caller {
         error === null ? resolve(value as Out) : reject(this.#failure(error));
       const write = (message: In) => encode(type, message);
       const read = (bytes: Buffer) => decode(response, bytes);
-      this.#client.makeUnaryRequest(path, write, read, request, new Metadata(), { deadline }, done);
+      const headers = new Metadata();
+      const token = tokenOf(this.#flags);
+      if (token !== null) headers.set("authorization", `Bearer ${token}`);
+      this.#client.makeUnaryRequest(path, write, read, request, headers, { deadline }, done);
     });
   }
 
@@ -113,9 +102,9 @@ export class Caller {
       return new CliError(`${plain(message)} (${reason})`, codes[error.code] ?? exitCode.internal, reason);
     }
     if (error.code === status.UNAVAILABLE) {
-      const reason = /\bE[A-Z]{3,}\b/.exec(error.details)?.[0] ?? plain(error.details);
-      const message = `cannot reach ${this.address} (${reason}). Start one: npx leasehold serve`;
-      return new UnreachableError(message);
+      const { why, answers } = whyUnreachable(error.details);
+      const hint = answers || !this.#local ? "" : ". Start one: npx leasehold serve";
+      return new UnreachableError(`cannot reach ${this.address} (${plain(why)})${hint}`);
     }
     if (error.code === status.DEADLINE_EXCEEDED) {
       const message = `no answer from ${this.address} within ${CALL_MS_MAX / 1_000} s`;
@@ -139,10 +128,10 @@ const codes: Readonly<Partial<Record<status, number>>> = {
 };
 
 /** Runs `work` with a connection that is closed afterwards: to the first of the servers that can be reached. */
-export async function withServer<T>(addr: readonly Endpoint[], work: (caller: Caller) => Promise<T>): Promise<T> {
+export async function withServer<T>(servers: Servers, work: (caller: Caller) => Promise<T>): Promise<T> {
   let failure: unknown;
-  for (const endpoint of addr) {
-    const caller = new Caller(endpoint);
+  for (const endpoint of servers.addr) {
+    const caller = new Caller(endpoint, servers);
     try {
       return await work(caller);
     } catch (error) {

@@ -31,7 +31,7 @@ export function registerLocks(program: Command): void {
 }
 
 async function showLocks(prefix: string, options: ConnectionOptions & { readonly limit: number }): Promise<void> {
-  const found = await withServer(options.addr, (server) => fetchLocks(server, prefix, options.limit));
+  const found = await withServer(options, (server) => fetchLocks(server, prefix, options.limit));
   if (options.json) {
     print(json({ locks: found.locks.map(summaryForJson), truncated: found.truncated }));
     return;
@@ -96,8 +96,8 @@ function summaryForJson(lock: LockSummary) {
 
 async function showLock(name: string, own: ConnectionOptions, command: Command): Promise<void> {
   const outer = command.parent?.opts<ConnectionOptions>() ?? own;
-  const given = (option: keyof ConnectionOptions) => command.getOptionValueSource(option) === "cli";
-  const addr = given("addr") ? own.addr : outer.addr;
-  const lock = await withServer(addr, (server) => fetchLock(server, name));
-  print(own.json || outer.json ? json(lockForJson(lock)) : lockForPeople(name, lock));
+  const given = Object.entries(own).filter(([option]) => command.getOptionValueSource(option) === "cli");
+  const options: ConnectionOptions = { ...outer, ...Object.fromEntries(given) };
+  const lock = await withServer(options, (server) => fetchLock(server, name));
+  print(options.json ? json(lockForJson(lock)) : lockForPeople(name, lock));
 }

@@ -15,8 +15,8 @@ export function registerLogLevel(program: Command): void {
     .command("log-level")
     .description("set what a running server logs, until it ends; debug tells of every request")
     .addArgument(new Argument("<level>", "the least important level").choices(logLevels));
-  connectionOptions(command).action(async (level: string, { addr, json: asJson }: ConnectionOptions) => {
-    const { previousLevel } = await withServer(addr, (server) => server.call(method, { level }));
-    print(asJson ? json({ level, previousLevel }) : `${plain(previousLevel)} -> ${level}\n`);
+  connectionOptions(command).action(async (level: string, options: ConnectionOptions) => {
+    const { previousLevel } = await withServer(options, (server) => server.call(method, { level }));
+    print(options.json ? json({ level, previousLevel }) : `${plain(previousLevel)} -> ${level}\n`);
   });
 }

@@ -63,7 +63,7 @@ export function registerRelease(program: Command): void {
           "A holder gives its lock back by itself, and one that is gone loses it when its lease ends.",
       );
     }
-    process.exitCode = await withServer(options.addr, (server) => release(server, name, options));
+    process.exitCode = await withServer(options, (server) => release(server, name, options));
   });
 }
 

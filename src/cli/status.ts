@@ -14,10 +14,10 @@ export const fetchStatus = (server: Caller): Promise<leasehold.v1.StatusResponse
 
 export function registerStatus(program: Command): void {
   connectionOptions(program.command("status").description("tell how a server is")).action(
-    async ({ addr, json: asJson }: ConnectionOptions) => {
-      const text = await withServer(addr, async (server) => {
+    async (options: ConnectionOptions) => {
+      const text = await withServer(options, async (server) => {
         const status = await fetchStatus(server);
-        return asJson ? json(forJson(status)) : describe(server.address, status);
+        return options.json ? json(forJson(status)) : describe(server.address, status);
       });
       print(text);
     },

@@ -18,7 +18,7 @@ export function registerTick(program: Command): void {
     .option("--observed <timestamp>", "a timestamp that the new ones must exceed", wholeNumber, 0);
   connectionOptions(command).action(async (count: number, options: ConnectionOptions & { observed: number }) => {
     const { observed } = options;
-    const { first, last } = await withServer(options.addr, (server) => server.call(method, { count, observed }));
+    const { first, last } = await withServer(options, (server) => server.call(method, { count, observed }));
     if (options.json) print(json({ first, last }));
     else print(first === last ? `${first}\n` : `${first}..${last}\n`);
   });

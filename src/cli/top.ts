@@ -41,7 +41,7 @@ export function registerTop(program: Command): void {
     .addHelpText("after", HELP);
   connectionOptions(command).action(async (options: TopOptions) => {
     const live = process.stdout.isTTY && !options.json;
-    await withServer(options.addr, (server) => (live ? watchLive(server, options) : printSnapshots(server, options)));
+    await withServer(options, (server) => (live ? watchLive(server, options) : printSnapshots(server, options)));
   });
 }
 

@@ -4,10 +4,11 @@ import { connect, LeaseholdError } from "@leasehold/client";
 import { type Command, Option } from "commander";
 import { wholeNumber } from "./arguments.js";
 import { CliError, DEFAULT_ADDR, exitCode } from "./common.js";
+import { type CredentialFlags, connectOptions, credentialOptions } from "./credentials.js";
 import { exitCodeFor } from "./sdk-errors.js";
 import { eventForJson, eventText } from "./watch-text.js";
 
-interface WatchFlags {
+interface WatchFlags extends CredentialFlags {
   readonly name?: string;
   readonly after?: number;
   readonly fromNow?: true;
@@ -23,7 +24,7 @@ this reader or because the server has no memory of them, that is said and the st
 The time of day is this machine's, of the arrival. Ends with SIGINT or SIGTERM, exit code 0.`;
 
 export function registerWatch(program: Command): void {
-  program
+  const command = program
     .command("watch")
     .summary("tell what happens to locks")
     .description("Tell what happens to all locks whose name begins with a prefix, or to one lock, as it happens.")
@@ -33,21 +34,20 @@ export function registerWatch(program: Command): void {
     .addOption(new Option("--from-now", "begin without the state").conflicts("after"))
     .option("--json", "print one JSON object a line, for programs")
     .addOption(new Option("--addr <host:port>", "the server").env("LEASEHOLD_ADDR").default(DEFAULT_ADDR))
-    .addHelpText("after", HELP)
-    .action(async (prefix: string | undefined, flags: WatchFlags) => {
-      if (prefix !== undefined && flags.name !== undefined) {
-        throw new CliError("leasehold watch: give either a prefix or --name, not both", exitCode.usage);
-      }
-      await watch(flags.name === undefined ? { prefix: prefix ?? "" } : { name: flags.name }, flags);
-    });
+    .addHelpText("after", HELP);
+  credentialOptions(command).action(async (prefix: string | undefined, flags: WatchFlags) => {
+    if (prefix !== undefined && flags.name !== undefined) {
+      throw new CliError("leasehold watch: give either a prefix or --name, not both", exitCode.usage);
+    }
+    await watch(flags.name === undefined ? { prefix: prefix ?? "" } : { name: flags.name }, flags);
+  });
 }
 
 async function watch(target: { name: string } | { prefix: string }, flags: WatchFlags): Promise<void> {
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => stop.abort());
   try {
-    // No server speaks TLS yet, and the other commands do without it too.
-    await using client = await connect(flags.addr, { tls: false });
+    await using client = await connect(flags.addr, connectOptions(flags));
     const options = { after: flags.after, fromNow: flags.fromNow ?? false, signal: stop.signal };
     for await (const event of client.watch(target, options)) {
       const line = flags.json ? `${JSON.stringify(eventForJson(event))}\n` : eventText(event, new Date());

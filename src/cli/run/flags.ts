@@ -7,11 +7,12 @@ import { nearest } from "../../server/config/nearest.js";
 import { formatDurationMs } from "../../server/config/units.js";
 import { duration, positiveDuration } from "../arguments.js";
 import { CliError, DEFAULT_ADDR, exitCode } from "../common.js";
+import { type CredentialFlags, connectOptions, credentialOptions } from "../credentials.js";
 import { type Plan, planFor } from "./belief.js";
 import { sayAs } from "./say.js";
 import type { Task } from "./task.js";
 
-export interface HoldFlags {
+export interface HoldFlags extends CredentialFlags {
   readonly ttl: number;
   readonly maxHold?: number;
   readonly lockDelay?: number;
@@ -21,7 +22,7 @@ export interface HoldFlags {
 }
 
 export function holdOptions(command: Command): Command {
-  return command
+  const self = command
     .passThroughOptions()
     .addOption(
       new Option("--ttl <duration>", "how long the lock outlives a holder that is gone")
@@ -44,6 +45,7 @@ export function holdOptions(command: Command): Command {
     )
     .option("--foreground", "keep the command in the terminal's process group (automatic on a terminal)")
     .addOption(new Option("--addr <host:port>", "the server").env("LEASEHOLD_ADDR").default(DEFAULT_ADDR));
+  return credentialOptions(self);
 }
 
 /** What follows the name: options of ours as far as they go, then the command, with or without "--" before it. */
@@ -80,6 +82,7 @@ export function taskOf(
   const { ttl, maxHold, lockDelay, addr } = flags;
   return {
     ...{ name, command, addr },
+    credentials: connectOptions(flags),
     request: { ttl, maxHold, lockDelay, ...request },
     plan: checkedPlan(self, flags),
     foreground: flags.foreground === true || isatty(0),

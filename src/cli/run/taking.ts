@@ -9,8 +9,7 @@ const WAIT_MS_MAX = 24 * 3_600_000;
 
 /** Rejects UNREACHABLE, and with the reason of the signal. */
 export async function connectFor(task: Task, signal: AbortSignal): Promise<Client> {
-  // No server speaks TLS yet, and the other commands do without it too.
-  const client = await orAborted(connect(task.addr, { tls: false }), signal);
+  const client = await orAborted(connect(task.addr, task.credentials), signal);
   client.on("warning", (warning) => task.say(warning.message));
   return client;
 }

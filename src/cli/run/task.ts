@@ -1,7 +1,7 @@
 /** What `leasehold run` and `leasehold elect` have to do: hold a lock and run a command under it. */
 import { randomUUID } from "node:crypto";
 import { constants } from "node:os";
-import type { AcquireOptions, Lock } from "@leasehold/client";
+import type { AcquireOptions, ConnectOptions, Lock } from "@leasehold/client";
 import { exitCode } from "../common.js";
 import type { Plan } from "./belief.js";
 import type { Command } from "./channel.js";
@@ -15,6 +15,7 @@ export interface Task {
   /** Empty, for `run`: hold the lock until signalled. */
   readonly command: readonly string[];
   readonly addr: string;
+  readonly credentials: Pick<ConnectOptions, "tls" | "token">;
   /** How the lock is asked for. */
   readonly request: Pick<AcquireOptions, "ttl" | "mode" | "permits" | "maxHold" | "lockDelay" | "metadata">;
   readonly plan: Plan;

@@ -1,5 +1,5 @@
 import { codeOf, type KnotWait, LeaseholdError, type LostReason } from "../errors.js";
-import { v1 } from "../wire/index.js";
+import { v1, whyUnreachable } from "../wire/index.js";
 import type { WireFailure } from "./command.js";
 
 /** The refusal of a command as an error. */
@@ -62,15 +62,11 @@ export function lostReason(reason: number | null | undefined): LostReason {
 /** Codes that say more than that nobody answered. */
 const TELLING = new Set(["STORE_DOWN", "NOT_LEADER", "LIMIT", "DENIED", "INVALID"]);
 
-/** The system's name for what is wrong, in the midst of a longer text. */
-const SYSTEM_ERROR =
-  /\bE(?:CONNREFUSED|CONNRESET|NOTFOUND|AI_AGAIN|TIMEDOUT|HOSTUNREACH|NETUNREACH|ACCES|NOENT|PIPE)\b/;
-
 /** Nobody could be reached in time; `last` is what the last try met with. */
 export function unreachableError(address: string, local: boolean, last: LeaseholdError | null): LeaseholdError {
   if (last && TELLING.has(last.code)) return last;
-  const why = SYSTEM_ERROR.exec(last?.message ?? "")?.[0] ?? last?.message ?? "no answer";
-  const hint = local ? ". Start one: npx leasehold serve" : "";
+  const { why, answers } = whyUnreachable(last?.message ?? "");
+  const hint = local && !answers ? ". Start one: npx leasehold serve" : "";
   return new LeaseholdError("UNREACHABLE", `cannot reach ${address} (${why})${hint}`, last ? { cause: last } : {});
 }
 

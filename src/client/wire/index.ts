@@ -6,6 +6,7 @@ import { Reader } from "./pb.js";
 
 export { leasehold } from "./gen/leasehold.js";
 export { decodeStatus, encodeStatus, type StatusDetails } from "./status.js";
+export { whyUnreachable } from "./unreachable.js";
 
 export const v1 = leasehold.v1;
 

@@ -54,4 +54,7 @@ export const options: readonly Option[] = list(configSchema, []);
 export const CONFIG_VARIABLE = "LEASEHOLD_CONFIG";
 
 /** Variables of this prefix that belong to clients, to `leasehold run` and to its children. */
-export const OTHER_VARIABLES: readonly string[] = ["LEASEHOLD_ADDR", "LEASEHOLD_LOCK", "LEASEHOLD_TOKEN"];
+export const OTHER_VARIABLES: readonly string[] = [
+  ...["LEASEHOLD_ADDR", "LEASEHOLD_CA", "LEASEHOLD_CERT", "LEASEHOLD_KEY", "LEASEHOLD_AUTH_TOKEN_FILE"],
+  ...["LEASEHOLD_PLAINTEXT", "LEASEHOLD_LOCK", "LEASEHOLD_TOKEN"],
+];
