@@ -19,9 +19,10 @@ export function registerDoctor(program: Command): void {
     .command("doctor")
     .description("examine a server: its disk, clock, loop, limits, certificates; and say what to do")
     .option("--store <directory>", "also try how fast this directory's disk makes writes durable");
-  connectionOptions(command).action(async ({ addr, json: asJson, store }: DoctorOptions) => {
+  connectionOptions(command).action(async (options: DoctorOptions) => {
+    const { json: asJson, store } = options;
     const sync = store === undefined ? null : await probeSync(store);
-    const facts = await withServer(addr, (server) => examine(server, sync));
+    const facts = await withServer(options, (server) => examine(server, sync));
     const found = facts.diagnosis ? findings(facts) : [...findings(facts), withoutDiagnosis];
     const failed = found.some(({ level }) => level === "fail");
     print(asJson ? json({ ok: !failed, address: facts.address, findings: found }) : found.map(lines).join(""));

@@ -8,7 +8,7 @@
  */
 import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
-import pino, { type DestinationStream, type Logger } from "pino";
+import pino, { type Logger } from "pino";
 import pretty from "pino-pretty";
 
 export type { Logger } from "pino";
@@ -37,18 +37,35 @@ export function createLogger(options: LogOptions): Logger {
     return pino(settings, stream);
   }
   const formatters = { level: (level: string) => ({ level }) };
-  return pino({ ...settings, formatters, timestamp: pino.stdTimeFunctions.isoTime }, lineSink(fd));
+  return pino({ ...settings, formatters, timestamp: pino.stdTimeFunctions.isoTime }, lineSink(fd, WAITING_BYTES_MAX));
 }
 
-function lineSink(fd: number): DestinationStream {
+/** Takes lines of text. */
+export interface Line {
+  /** Returns false for a line that was dropped. */
+  write(line: string): boolean;
+}
+
+/** Lines into a file descriptor; into a pipe or a socket without waiting for whoever reads it. */
+export function lineSink(fd: number, waitingBytesMax: number): Line {
   const stat = fstatSync(fd);
-  if (!stat.isFIFO() && !stat.isSocket()) return pino.destination({ dest: fd, sync: true });
+  if (!stat.isFIFO() && !stat.isSocket()) {
+    const file = pino.destination({ dest: fd, sync: true });
+    return {
+      write(line) {
+        file.write(line);
+        return true;
+      },
+    };
+  }
   const socket = new Socket({ fd, readable: false, writable: true });
   socket.unref();
   socket.on("error", () => undefined); // nobody reads any more: there is nowhere to say so
   return {
     write(line) {
-      if (socket.writable && socket.writableLength < WAITING_BYTES_MAX) socket.write(line);
+      if (!socket.writable || socket.writableLength >= waitingBytesMax) return false;
+      socket.write(line);
+      return true;
     },
   };
 }

@@ -9,12 +9,10 @@ import { HotLocks } from "./metrics/hot-locks.js";
 import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
 import { type OpsServer, startOps } from "./ops/ops-server.js";
 import { RpcServer } from "./rpc/grpc-server.js";
-import { RequestLog } from "./rpc/request-log.js";
+import { type RequestInfo, RequestLog } from "./rpc/request-log.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
-import { openAccess } from "./security/access.js";
-import { credentialAccess } from "./security/credential-access.js";
 import { ReloadedCredentials } from "./security/grpc-credentials.js";
 import { Security, type SecurityHooks } from "./security/security.js";
 import type { SequencerObserver } from "./sequencer/observer.js";
@@ -130,7 +128,6 @@ class Server implements RunningServer {
       log: this.#log,
     });
     this.#security = new Security(config, hooks);
-    const { authenticator } = this.#security;
     const requests = new RequestLog(this.#log);
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
@@ -142,13 +139,14 @@ class Server implements RunningServer {
       serverStatus: () => this.#status(),
       clocks: this.#clientClocks,
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
-      access: authenticator === null ? openAccess : credentialAccess(authenticator),
+      access: this.#security.access,
       load: () => this.#load(),
       onBug: (error, request) => requests.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
       onAnswer: (request, reason, durationMs) => {
         this.#metrics.rpc(request.path, reason, durationMs);
         requests.ended(request, reason, durationMs);
+        this.#audit(request, reason);
       },
       onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
       tracing: this.#tracing,
@@ -197,7 +195,7 @@ class Server implements RunningServer {
   }
 
   reload(): Promise<void> {
-    return this.#security.reloader.reload();
+    return this.#security.reload();
   }
 
   stop(): Promise<void> {
@@ -208,12 +206,12 @@ class Server implements RunningServer {
   async #stop(): Promise<void> {
     this.#draining = true;
     clearInterval(this.#healthTimer);
-    this.#security.stop();
     await this.#rpc.drain(this.#config.drainMsMax);
     await this.#sequencer.stop();
     this.#watch.close();
     await this.#ops?.stop();
     this.#metrics.stop();
+    await this.#security.stop();
   }
 
   async #startOps(): Promise<void> {
@@ -229,6 +227,10 @@ class Server implements RunningServer {
       },
       onError: (error) => this.#log?.error({ err: error }, "the metrics could not be rendered; this is a bug"),
     });
+  }
+
+  #audit({ act, principal, address, requestId }: RequestInfo, outcome: string): void {
+    if (act !== undefined) this.#security.audit.act({ ...act, principal, address, requestId, outcome });
   }
 
   /** Sets what is logged from now on, and returns what was until now. */

@@ -68,7 +68,42 @@ const sequencer = {
   commandsInFlightMax: count(100_000, 1, 10 * MILLION, "Commands that wait for the sequencer or for the disk."),
 };
 
-export const limitsSchema = z.strictObject({ ...core, ...sequencer, ...rpcLimitOptions, ...watchLimitOptions });
+/** What one principal may have and ask for, unless the policy says otherwise for it. Without authentication, nothing. */
+const principal = {
+  principalLeasesMax: count(MILLION, 0, 100 * MILLION, "Leases of one principal, unless the policy says otherwise."),
+  principalLocksMax: count(
+    MILLION,
+    0,
+    100 * MILLION,
+    "Locks that one principal holds, unless the policy says otherwise.",
+  ),
+  principalWaitersMax: count(
+    MILLION,
+    0,
+    100 * MILLION,
+    "Places in queues of one principal, unless the policy says otherwise.",
+  ),
+  principalRequestsPerSecond: count(
+    0,
+    0,
+    100 * MILLION,
+    "Requests a second of one principal, unless the policy says otherwise; 0: as many as it likes.",
+  ),
+  principalRequestsBurst: count(
+    10_000,
+    1,
+    100 * MILLION,
+    "Requests that one principal may make at once after a pause, unless the policy says otherwise.",
+  ),
+};
+
+export const limitsSchema = z.strictObject({
+  ...core,
+  ...sequencer,
+  ...principal,
+  ...rpcLimitOptions,
+  ...watchLimitOptions,
+});
 
 /** Every bound. Has the shape that each part of the server asks for. */
 export type Limits = Readonly<z.output<typeof limitsSchema>>;

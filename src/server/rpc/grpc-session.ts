@@ -21,8 +21,9 @@ export function carrySession(
   identify(access, peer, (who) => {
     if (call.cancelled) return;
     const { identity, failure } = admitted(who);
-    const owner = { identity, requestId: peer.requestId };
-    const input = endpoint.open(new GrpcPipe(call, closeMsMax, peer.requestId), refusal() ?? failure, owner);
+    const { requestId, address } = peer;
+    const owner = { identity, requestId, address };
+    const input = endpoint.open(new GrpcPipe(call, closeMsMax, requestId), refusal() ?? failure, owner);
     call.on("data", (bytes: Buffer) => input.receive(bytes));
     call.on("end", () => input.ended());
     call.on("cancelled", () => input.ended());

@@ -12,6 +12,16 @@ export interface RequestInfo {
   readonly path: string;
   /** "": not known, or authentication is off. */
   readonly principal: string;
+  /** "127.0.0.1:53000" */
+  readonly address: string;
+  /** What an administrator has asked for. */
+  readonly act?: AdministrativeAct | undefined;
+}
+
+/** For the audit log, with what it is about. */
+export interface AdministrativeAct {
+  readonly event: "force_release" | "backup" | "log_level" | "end_quiet";
+  readonly [detail: string]: string | number | boolean;
 }
 
 export class RequestLog {

@@ -74,9 +74,10 @@ export const ATTACH = "/leasehold.v1.SessionService/Attach";
 export interface StreamOwner {
   readonly identity: Identity;
   readonly requestId: string;
+  readonly address: string;
 }
 
-const local: StreamOwner = { identity: everybody, requestId: "" };
+const local: StreamOwner = { identity: everybody, requestId: "", address: "in-memory" };
 
 export class SessionEndpoint {
   private readonly streams = new Set<SessionStream>();
@@ -134,12 +135,12 @@ class SessionStream implements SessionInput, LiveRoute {
   constructor(
     private readonly context: SessionContext,
     private readonly pipe: SessionPipe,
-    { identity, requestId }: StreamOwner,
+    { identity, requestId, address }: StreamOwner,
     private readonly onGone: (stream: SessionStream) => void,
   ) {
     this.identity = identity;
     this.traces = new StreamTraces(context.tracing, context.core.commandsPerSessionMax);
-    this.info = { requestId, path: ATTACH, principal: identity.principal.name };
+    this.info = { requestId, path: ATTACH, principal: identity.principal.name, address };
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
     this.outbox = new Outbox(frameBytesMax, listBytesMax, context.pacing);
     this.helloTimer = setTimeout(() => this.helloOverdue(helloMsMax), helloMsMax);

@@ -8,8 +8,8 @@
  */
 import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import { WireError } from "@leasehold/client/wire";
-import type { Outcome, Reply, Request } from "../core/types.js";
-import { type Access, type Identity, isIdentity } from "../security/access.js";
+import type { ForceRelease, Outcome, Reply, Request } from "../core/types.js";
+import { type Access, type Identity, isIdentity, type Peer } from "../security/access.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
 import type { RequestTrace, ServerTracing } from "../tracing/tracing.js";
@@ -19,7 +19,7 @@ import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./erro
 import { resetAfter, wasAnswered } from "./http2-stream.js";
 import type { RpcLimits } from "./limits.js";
 import type { LocalMethod } from "./local-methods.js";
-import type { RequestInfo } from "./request-log.js";
+import type { AdministrativeAct, RequestInfo } from "./request-log.js";
 import { type LeaseClocks, noteClock } from "./unary-clock.js";
 import type { UnaryMethod } from "./unary-methods.js";
 
@@ -68,7 +68,7 @@ export class UnaryCalls {
   /** `refusal`: why no calls are taken at present, else null. */
   handle(method: UnaryMethod | LocalMethod, call: RawCall, answer: RawAnswer, refusal: WireFailure | null): void {
     const peer = peerOf(call);
-    const unary = new UnaryCall(this.context, method, call, answer, peer.requestId);
+    const unary = new UnaryCall(this.context, method, call, answer, peer);
     const why = refusal ?? this.full();
     if (why !== null) {
       unary.refuse(why);
@@ -109,6 +109,7 @@ class UnaryCall implements LiveRoute {
   private clock: ClockReading | undefined;
   private trace: RequestTrace | null = null;
   private principal = "";
+  private act: AdministrativeAct | undefined;
   private readonly startedMs = performance.now();
 
   constructor(
@@ -116,7 +117,7 @@ class UnaryCall implements LiveRoute {
     private readonly method: UnaryMethod | LocalMethod,
     private readonly call: RawCall,
     private readonly answer: RawAnswer,
-    private readonly requestId: string,
+    private readonly peer: Peer,
   ) {}
 
   start(who: Identity | WireFailure): void {
@@ -157,6 +158,7 @@ class UnaryCall implements LiveRoute {
     if (refusal !== null) return failureOf(refusal);
     const answer = method.answer(bytes);
     if (!Buffer.isBuffer(answer)) return answer;
+    this.act = method.act(bytes);
     this.write(answer);
     return null;
   }
@@ -179,6 +181,7 @@ class UnaryCall implements LiveRoute {
     this.clock = clock;
     this.state = "pending"; // before the sink sees the route: it may answer at once
     this.request = request;
+    if (request.kind === "forceRelease") this.act = forceRelease(request);
     return this.context.sink.submit({ kind: "call", request, route: this, principal, observed });
   }
 
@@ -244,7 +247,7 @@ class UnaryCall implements LiveRoute {
     this.trace?.failed(failure.reason);
     this.trace = null;
     this.state = "failed";
-    this.answer(grpcStatus(failure, this.requestId));
+    this.answer(grpcStatus(failure, this.peer.requestId));
     this.told(failure.reason);
   }
 
@@ -253,7 +256,8 @@ class UnaryCall implements LiveRoute {
   }
 
   private get info(): RequestInfo {
-    return { requestId: this.requestId, path: this.method.path, principal: this.principal };
+    const { requestId, address } = this.peer;
+    return { requestId, path: this.method.path, principal: this.principal, address, act: this.act };
   }
 
   /** The call is over, in whatever way. */
@@ -274,6 +278,10 @@ class UnaryCall implements LiveRoute {
     this.context.onBug(error, this.info);
     this.refuse(internalFailure);
   }
+}
+
+function forceRelease({ name, token, now, message }: ForceRelease): AdministrativeAct {
+  return { event: "force_release", lock: name, token, now, reason: message };
 }
 
 function remainingMs(call: RawCall): number {

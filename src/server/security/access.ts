@@ -31,6 +31,8 @@ export type Verb = "acquire" | "observe" | "admin";
 /** What a policy is asked for. */
 export interface Demand {
   readonly verb: Verb;
+  /** This will do as well. */
+  readonly or?: Verb;
   /** A lock, or all locks whose names begin with this; "" with `prefix`: all there are. */
   readonly name: string;
   readonly prefix: boolean;

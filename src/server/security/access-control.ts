@@ -1,0 +1,165 @@
+/** Who may do what, as the composition root uses it: credentials, then the policy, then the quota; and what is told of it. */
+import type { Principal, Refusal } from "../core/types.js";
+import type { WireFailure } from "../rpc/errors.js";
+import type { RouteFailure } from "../sequencer/routes.js";
+import type { Access, Demand, Identity, Peer } from "./access.js";
+import type { AuditLog } from "./audit.js";
+import type { Authenticated, Authenticator } from "./authenticator.js";
+import { type AuthFailure, withdrawn } from "./failures.js";
+import type { Permissions, Policy } from "./policy.js";
+import { RequestRate } from "./rate.js";
+import { whenWithdrawn } from "./withdrawal.js";
+
+export interface AccessControlOptions {
+  readonly authenticator: Authenticator;
+  /** The one that is in force now. */
+  readonly policy: () => Policy;
+  readonly audit: AuditLog;
+  readonly monotonicMs: () => number;
+  /** Somebody was refused: for metrics. */
+  onRefused?(kind: AuthFailure["kind"] | "denied" | "rate"): void;
+}
+
+/** Principals that are remembered although nothing of theirs is open. Who is forgotten begins with a full bucket. */
+const REMEMBERED_MAX = 10_000;
+
+export class AccessControl implements Access {
+  readonly authentication = true;
+  readonly #options: AccessControlOptions;
+  /** Those that were used last are at the end. */
+  readonly #accounts = new Map<string, Account>();
+
+  constructor(options: AccessControlOptions) {
+    this.#options = options;
+  }
+
+  authenticate(peer: Peer): Identity | WireFailure | Promise<Identity | WireFailure> {
+    const who = this.#options.authenticator.authenticate(peer);
+    return who instanceof Promise ? who.then((answer) => this.#answer(answer, peer)) : this.#answer(who, peer);
+  }
+
+  #answer(who: Authenticated | WireFailure, peer: Peer): Identity | WireFailure {
+    if ("name" in who) return this.#identity(who, peer);
+    const { audit, onRefused } = this.#options;
+    const kind = (who as AuthFailure).kind;
+    audit.refusal({ event: "unauthenticated", address: peer.address, requestId: peer.requestId, why: kind });
+    onRefused?.(kind);
+    return who;
+  }
+
+  #identity(who: Authenticated, peer: Peer): Identity {
+    const account = this.#account(who.name);
+    const { authenticator } = this.#options;
+    return {
+      get principal() {
+        return account.principal;
+      },
+      permits: (demand) => this.#permits(account, demand, peer),
+      charge: (requests) => this.#charge(account, requests),
+      onWithdrawn: (listener) => {
+        account.open++;
+        let closed = false;
+        const close = () => {
+          if (!closed) account.open--;
+          closed = true;
+        };
+        const stop = whenWithdrawn(authenticator, who, () => {
+          close();
+          listener(withdrawn);
+        });
+        return () => {
+          close();
+          stop();
+        };
+      },
+    };
+  }
+
+  #account(name: string): Account {
+    const known = this.#accounts.get(name);
+    const account = known ?? new Account(name, this.#options.policy, this.#options.monotonicMs());
+    if (known !== undefined) this.#accounts.delete(name);
+    else if (this.#accounts.size >= REMEMBERED_MAX) this.#forgetOne();
+    this.#accounts.set(name, account);
+    return account;
+  }
+
+  /** Whoever has been away longest, unless a stream of his is open: those are bounded elsewhere. */
+  #forgetOne(): void {
+    for (const [name, account] of this.#accounts) {
+      if (account.open > 0) continue;
+      this.#accounts.delete(name);
+      return;
+    }
+  }
+
+  #permits(account: Account, demand: Demand, { address, requestId }: Peer): Refusal | null {
+    if (account.permissions.permits(demand)) return null;
+    const { audit, onRefused } = this.#options;
+    const { verb, name, prefix } = demand;
+    const subject = prefix ? { prefix: name } : { lock: name };
+    audit.refusal({ event: "denied", principal: account.name, address, requestId, verb, ...subject });
+    onRefused?.("denied");
+    return { kind: "refused", reason: "DENIED", message: `${account.name} may not ${verb} ${subjectOf(demand)}` };
+  }
+
+  #charge(account: Account, requests: number): RouteFailure | null {
+    const { requestsPerSecond, requestsBurst } = account.permissions.allowance;
+    if (requestsPerSecond === 0) return null;
+    const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, this.#options.monotonicMs());
+    if (waitMs === 0) return null;
+    this.#options.onRefused?.("rate");
+    const message = `${account.name} makes more than its ${requestsPerSecond} requests a second`;
+    return { reason: "LIMIT", message, retryAfterMs: waitMs };
+  }
+}
+
+function subjectOf({ name, prefix }: Demand): string {
+  if (!prefix) return JSON.stringify(name);
+  return name === "" ? "all locks" : `the locks that begin with ${JSON.stringify(name)}`;
+}
+
+/** What is kept of a principal. */
+class Account {
+  /** Streams that are open. */
+  open = 0;
+  readonly rate: RequestRate;
+  #policy: Policy;
+  #permissions: Permissions;
+  #principal: Principal;
+
+  constructor(
+    readonly name: string,
+    private readonly currentPolicy: () => Policy,
+    nowMs: number,
+  ) {
+    this.#policy = currentPolicy();
+    this.#permissions = this.#policy.of(name);
+    this.#principal = principalOf(name, this.#permissions);
+    this.rate = new RequestRate(this.#permissions.allowance.requestsBurst, nowMs);
+  }
+
+  /** By the policy that is in force now. */
+  get permissions(): Permissions {
+    this.#refresh();
+    return this.#permissions;
+  }
+
+  get principal(): Principal {
+    this.#refresh();
+    return this.#principal;
+  }
+
+  #refresh(): void {
+    const policy = this.currentPolicy();
+    if (policy === this.#policy) return;
+    this.#policy = policy;
+    this.#permissions = policy.of(this.name);
+    this.#principal = principalOf(this.name, this.#permissions);
+  }
+}
+
+function principalOf(name: string, { allowance }: Permissions): Principal {
+  const { leases, locks, waiters } = allowance;
+  return { name, quota: { leasesMax: leases, locksMax: locks, waitersMax: waiters } };
+}

@@ -1,0 +1,40 @@
+/**
+ * How many requests a principal may make: a bucket that fills at a steady rate up to its size, and from which every request
+ * takes one.
+ *
+ * A frame may have more requests than a bucket ever holds. It passes when the bucket is full, and leaves a debt; otherwise it
+ * would never pass. Over time nobody gets more than the rate.
+ */
+
+/** Sums of fractions are a little off. */
+const ROUNDING = 1e-6;
+
+export class RequestRate {
+  /** Below zero: a debt. */
+  #left: number;
+  #atMs: number;
+
+  /** A full bucket. `nowMs` is of a clock that does not go back. */
+  constructor(burst: number, nowMs: number) {
+    this.#left = burst;
+    this.#atMs = nowMs;
+  }
+
+  /** Takes `requests` and returns 0; or takes nothing and returns after how many ms to ask again. */
+  take(requests: number, perSecond: number, burst: number, nowMs: number): number {
+    const size = Math.max(1, burst);
+    this.#left = Math.min(size, this.#left + ((nowMs - this.#atMs) * perSecond) / 1_000);
+    this.#atMs = nowMs;
+    const needed = Math.min(requests, size);
+    if (this.#left >= needed - ROUNDING) {
+      this.#left -= requests;
+      return 0;
+    }
+    return Math.max(1, Math.ceil(((needed - this.#left) * 1_000) / perSecond));
+  }
+
+  /** Whether a new one would be no different. */
+  isFull(perSecond: number, burst: number, nowMs: number): boolean {
+    return this.#left + ((nowMs - this.#atMs) * perSecond) / 1_000 >= Math.max(1, burst);
+  }
+}

@@ -1,0 +1,62 @@
+import { expect, it } from "vitest";
+import { RequestRate } from "../../src/server/security/rate.js";
+import { randomOf } from "../fuzz/mutate.js";
+
+it("gives the burst at once, then the rate, and says exactly when there is more", () => {
+  const rate = new RequestRate(10, 0);
+  for (let i = 0; i < 10; i++) expect(rate.take(1, 100, 10, 0)).toBe(0);
+  expect(rate.take(1, 100, 10, 0)).toBe(10);
+  expect(rate.take(1, 100, 10, 9)).toBe(1);
+  expect(rate.take(1, 100, 10, 10)).toBe(0);
+  expect(rate.take(5, 100, 10, 10)).toBe(50);
+  expect(rate.take(5, 100, 10, 60)).toBe(0);
+  expect(rate.take(1, 100, 10, 60)).toBe(10);
+});
+
+it("never holds more than the burst, however long the pause", () => {
+  const rate = new RequestRate(10, 0);
+  expect(rate.take(10, 100, 10, 1e9)).toBe(0);
+  expect(rate.take(1, 100, 10, 1e9)).toBe(10);
+});
+
+it("lets a frame that is larger than the burst through when it is full, as a debt", () => {
+  const rate = new RequestRate(10, 0);
+  expect(rate.take(1, 100, 10, 0)).toBe(0);
+  expect(rate.take(50, 100, 10, 0)).toBe(10);
+  expect(rate.take(50, 100, 10, 10)).toBe(0);
+  expect(rate.take(1, 100, 10, 10)).toBe(410);
+  expect(rate.take(1, 100, 10, 420)).toBe(0);
+});
+
+it("follows a rate and a burst that have changed", () => {
+  const rate = new RequestRate(100, 0);
+  expect(rate.take(6, 10, 5, 0)).toBe(0); // 100 are cut to 5, which is full
+  expect(rate.take(1, 10, 5, 0)).toBe(200);
+});
+
+const SEED = Number(process.env.LEASEHOLD_SEED ?? Math.floor(Math.random() * 2 ** 31));
+
+it(`nobody gets more than burst and rate together, or waits for nothing (seed ${SEED})`, () => {
+  const random = randomOf(SEED);
+  for (let round = 0; round < 200; round++) {
+    const burst = 1 + Math.floor(random() * 50);
+    const perSecond = 1 + Math.floor(random() * 1_000);
+    const rate = new RequestRate(burst, 0);
+    let [nowMs, taken, largest] = [0, 0, 0];
+    for (let i = 0; i < 200; i++) {
+      const requests = 1 + Math.floor(random() * 80);
+      const waitMs = rate.take(requests, perSecond, burst, nowMs);
+      if (waitMs === 0) {
+        taken += requests;
+        largest = Math.max(largest, requests);
+      } else {
+        expect(rate.take(requests, perSecond, burst, nowMs + waitMs)).toBe(0);
+        taken += requests;
+        largest = Math.max(largest, requests);
+        nowMs += waitMs;
+      }
+      nowMs += Math.floor(random() * 20);
+      expect(taken).toBeLessThanOrEqual(burst + (nowMs * perSecond) / 1_000 + largest);
+    }
+  }
+});
