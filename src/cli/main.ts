@@ -16,6 +16,7 @@ const commands: Readonly<Record<string, (program: Command) => Promise<void>>> = 
   top: async (program) => (await import("./top.js")).registerTop(program),
   release: async (program) => (await import("./release.js")).registerRelease(program),
   status: async (program) => (await import("./status.js")).registerStatus(program),
+  token: async (program) => (await import("./token.js")).registerToken(program),
   tick: async (program) => (await import("./tick.js")).registerTick(program),
   doctor: async (program) => (await import("./doctor.js")).registerDoctor(program),
   "log-level": async (program) => (await import("./log-level.js")).registerLogLevel(program),
