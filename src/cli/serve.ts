@@ -10,9 +10,8 @@
 import { constants } from "node:os";
 import { type Command, Option } from "commander";
 import { options } from "../server/config/catalog.js";
-import { isLocal, parseEndpoint } from "../server/config/endpoint.js";
 import { formatConfig, loadConfig } from "../server/config/load.js";
-import { exposure, type ServerConfig } from "../server/config/schema.js";
+import type { ServerConfig } from "../server/config/schema.js";
 import { reloads } from "../server/config/security.js";
 import { createLogger, type Logger } from "../server/log.js";
 import type { RunningServer, startServer } from "../server/server.js";
@@ -54,18 +53,8 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   }
   const log = createLogger({ level: config.logLevel });
   for (const warning of warnings) log.warn(warning);
-  warnOfExposure(config, log);
   const { startServer } = await import("../server/server.js");
   process.exit(await runServer(config, log, startServer));
-}
-
-function warnOfExposure(config: ServerConfig, log: Logger): void {
-  const lacking = exposure(config);
-  for (const address of [config.listen, config.opsListen]) {
-    const endpoint = parseEndpoint(address);
-    if (lacking === "" || endpoint === undefined || isLocal(endpoint)) continue;
-    log.warn(`${address} can be reached from other machines, and ${lacking}; that is permitted by --insecure`);
-  }
 }
 
 /** Returns the exit code. */

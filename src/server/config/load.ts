@@ -6,8 +6,9 @@ import { readFileSync } from "node:fs";
 import { LineCounter, parseDocument, stringify } from "yaml";
 import type { z } from "zod";
 import { CONFIG_VARIABLE, OTHER_VARIABLES, options } from "./catalog.js";
+import { isLocal, parseEndpoint } from "./endpoint.js";
 import { nearest } from "./nearest.js";
-import { configSchema, type ServerConfig } from "./schema.js";
+import { configSchema, exposure, type ServerConfig } from "./schema.js";
 
 export interface ConfigSources {
   /** Values of flags by attribute name; undefined: not given. `config` names the file. */
@@ -46,7 +47,8 @@ export function loadConfig(sources: ConfigSources): ConfigResult {
   }
 
   const parsed = configSchema.safeParse(tree);
-  if (parsed.success) return { ok: true, config: parsed.data, warnings: unknownVariables(env) };
+  if (parsed.success)
+    return { ok: true, config: parsed.data, warnings: [...unknownVariables(env), ...exposed(parsed.data)] };
   const problems = parsed.error.issues.flatMap((issue) => describe(issue, origins, file?.path ?? ""));
   return { ok: false, problems: problems.map(oneLine) };
 }
@@ -121,6 +123,18 @@ function unknownVariables(env: Readonly<Record<string, string | undefined>>): st
   return Object.keys(env)
     .filter((name) => name.startsWith("LEASEHOLD_") && !known.includes(name) && !OF_A_KUBERNETES_SERVICE.test(name))
     .map((name) => `the environment variable ${name} has no meaning${suggestion(nearest(name, known))}`);
+}
+
+/** That others can reach it is permitted, but not to be forgotten. */
+function exposed(config: ServerConfig): string[] {
+  const lacking = exposure(config);
+  const open = [config.listen, config.opsListen].filter((address) => {
+    const endpoint = parseEndpoint(address);
+    return endpoint !== undefined && !isLocal(endpoint);
+  });
+  if (lacking === "" || open.length === 0) return [];
+  const which = open.join(" and ");
+  return [`${which} can be reached from other machines, and ${lacking}; that is permitted by insecure`];
 }
 
 /** The configuration as a file that would yield it again. */
