@@ -95,16 +95,30 @@ describe("defaults", () => {
   });
 });
 
+/** All options that need each other. */
+const secured = {
+  ...{
+    LEASEHOLD_TLS_CERT: "x",
+    LEASEHOLD_TLS_KEY: "x",
+    LEASEHOLD_TLS_CLIENT_CA: "x",
+    LEASEHOLD_TLS_CLIENT_AUTH: "optional",
+  },
+  ...{ LEASEHOLD_AUTH_JWKS: "x", LEASEHOLD_AUTH_JWT_ISSUER: "x", LEASEHOLD_AUTH_JWT_AUDIENCE: "x" },
+};
+
 describe("sources", () => {
   it("takes every option from a flag, from the environment and from a file", () => {
+    const texts: Record<string, string> = { logLevel: "debug", tlsClientAuth: "required" };
     for (const option of options) {
-      const text = option.argument === "" ? "true" : option.key === "logLevel" ? "debug" : option.fallback;
-      const others = { LEASEHOLD_CONFIG: "" };
+      const given = option.argument === "" ? "true" : option.fallback;
+      const text = texts[option.key] ?? (given === "(none)" ? "other" : given);
+      const others = Object.fromEntries(Object.entries(secured).filter(([name]) => name !== option.variable));
       const fromFlag = good({ flags: { [option.attribute]: text }, env: others });
       const fromEnv = good({ env: { ...others, [option.variable]: text } });
       const [outer = "", inner] = option.path;
       const fromFile = good({
         flags: { config: file(inner ? `${outer}:\n  ${inner}: ${text}\n` : `${outer}: "${text}"\n`) },
+        env: others,
       });
       expect(fromEnv, option.key).toEqual(fromFlag);
       expect(fromFile, option.key).toEqual(fromFlag);
@@ -181,8 +195,24 @@ describe("a wrong value is one line that names its place", () => {
     ],
     [
       { listen: "0.0.0.0:7420" },
-      '--listen: "0.0.0.0:7420" can be reached from other machines and the traffic is not encrypted; add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted',
+      '--listen: "0.0.0.0:7420" can be reached from other machines, and the traffic is neither encrypted (tlsCert) nor authenticated (authTokens, authJwks or tlsClientAuth); add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted',
     ],
+    [
+      { opsListen: "0.0.0.0:7421", authTokens: "x" },
+      '--ops-listen: "0.0.0.0:7421" can be reached from other machines, and the traffic is not encrypted (tlsCert); add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted',
+    ],
+    [
+      { listen: "0.0.0.0:7420", tlsCert: "x", tlsKey: "x" },
+      '--listen: "0.0.0.0:7420" can be reached from other machines, and callers are not authenticated (authTokens, authJwks or tlsClientAuth); add --insecure (LEASEHOLD_INSECURE=1) if that network is to be trusted',
+    ],
+    [{ tlsCert: "x" }, "--tls-cert: it needs tlsKey as well"],
+    [{ tlsKey: "x" }, "--tls-key: it needs tlsCert as well"],
+    [{ tlsCert: "x", tlsKey: "x", tlsClientAuth: "required" }, "--tls-client-auth: it needs tlsClientCa as well"],
+    [
+      { tlsCert: "x", tlsKey: "x", tlsClientCa: "x" },
+      "--tls-client-ca: it has no effect while tlsClientAuth is none; say optional or required",
+    ],
+    [{ authJwks: "x", authJwtIssuer: "x" }, "--auth-jwks: it needs authJwtAudience as well"],
     [{ config: "/does/not/exist.yaml" }, '--config: cannot read "/does/not/exist.yaml" (ENOENT)'],
   ];
   for (const [flags, line] of cases) {

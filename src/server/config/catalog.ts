@@ -37,7 +37,7 @@ function option(path: readonly string[], schema: z.ZodType): Option {
     variable: `LEASEHOLD_${name.toUpperCase().replaceAll("-", "_")}`,
     argument: info.argument,
     description,
-    fallback: String(info.show(schema.parse(undefined))),
+    fallback: String(info.show(schema.parse(undefined))) || "(none)",
     show: info.show,
   };
 }
