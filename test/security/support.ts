@@ -53,7 +53,13 @@ export async function serve(options: Readonly<Record<string, unknown>>, hooks: S
     logged += line;
   };
   const log = pino({ level: "trace", base: null }, { write });
-  const config = defaultConfig({ listen: "127.0.0.1:0", opsListen: "127.0.0.1:0", store: "memory:", ...options });
+  const config = defaultConfig({
+    listen: "127.0.0.1:0",
+    opsListen: "127.0.0.1:0",
+    store: "memory:",
+    auditLog: "none",
+    ...options,
+  });
   const server = await startServer(config, { log, reloadPollMs: 20, ...hooks });
   onTestFinished(() => server.stop());
   return Object.defineProperty(server as RunningServer & { log: string }, "log", { get: () => own });
