@@ -1,11 +1,17 @@
 import { describe, expect, test } from "vitest";
-import type { Journal, Mutations } from "../../src/server/journal/journal.js";
+import type { Entry, Journal, JournalSnapshot, Mutations } from "../../src/server/journal/journal.js";
 import { numbers } from "./random.js";
 
 /** One place where a store lives; `journal()` gives a new, unopened journal on it. */
 export interface Site {
   journal(): Journal;
   destroy(): Promise<void>;
+}
+
+async function all(snapshot: JournalSnapshot): Promise<(readonly Entry[])[]> {
+  const slices: (readonly Entry[])[] = [];
+  for await (const slice of snapshot.slices()) slices.push(slice);
+  return slices;
 }
 
 /** What every store must do. */
@@ -198,6 +204,97 @@ export function journalConformance(name: string, createSite: () => Promise<Site>
         await journal.append(["key", "x".repeat(1000)]);
         expect(journal.stats().writtenBytes).toBeGreaterThanOrEqual(before + 1000);
         await journal.close();
+      }),
+    );
+
+    test(
+      "a snapshot has what was durable when it was taken, while appends go on",
+      withSite(async (site) => {
+        const journal = site.journal();
+        await expect(journal.snapshot()).rejects.toThrow("not open");
+        const { clusterId } = await journal.open();
+        const next = numbers(11);
+        const model = new Map<string, string>();
+        let records = 0;
+        const append = async () => {
+          const mutations: (string | null)[] = [];
+          for (let i = 0; i < 20; i++) {
+            const [key, value] = [`k${next() % 3_000}`, next() % 4 === 0 ? null : `${next()}`];
+            mutations.push(key, value);
+            if (value === null) model.delete(key);
+            else model.set(key, value);
+          }
+          await journal.append(mutations);
+          records++;
+        };
+        for (let round = 0; round < 4; round++) {
+          for (let i = 0; i < 150; i++) await append();
+          const snapshot = await journal.snapshot();
+          const expected = new Map(model);
+          expect([snapshot.clusterId, snapshot.seq]).toEqual([clusterId, records]);
+          const seen = new Map<string, string>();
+          for await (const slice of snapshot.slices()) {
+            for (const [key, value] of slice) {
+              expect(seen.has(key), `${key} comes twice`).toBe(false);
+              seen.set(key, value);
+            }
+            await append();
+            await append();
+          }
+          await snapshot.close();
+          await snapshot.close();
+          expect(seen).toEqual(expected);
+        }
+        await journal.close();
+        await expect(journal.snapshot()).rejects.toThrow("not open");
+      }),
+    );
+
+    test(
+      "a snapshot beside an append has all of its record or nothing",
+      withSite(async (site) => {
+        const journal = site.journal();
+        await journal.open();
+        for (let i = 1; i <= 50; i++) {
+          const append = journal.append(["a", `${i}`, "b", `${i}`]);
+          const snapshot = await journal.snapshot();
+          const seen = Object.fromEntries((await all(snapshot)).flat());
+          expect(seen.a).toBe(seen.b);
+          expect(seen.a ?? "0").toBe(`${snapshot.seq}`);
+          await snapshot.close();
+          await append;
+        }
+        await journal.close();
+      }),
+    );
+
+    test(
+      "two snapshots do not disturb each other, and those that are open end with the journal",
+      withSite(async (site) => {
+        const journal = site.journal();
+        await journal.open();
+        await journal.append(Array.from({ length: 3_000 }, (_, i) => [`k${i}`, "1"]).flat());
+        const first = await journal.snapshot();
+        await journal.append(["k0", "2", "k1", null]);
+        const second = await journal.snapshot();
+        await journal.append(["k0", "3", "k2", null]);
+        const [one, two] = await Promise.all([first, second].map(async (each) => (await all(each)).flat()));
+        expect([one!.length, new Map(one).get("k0"), two!.length, new Map(two).get("k0")]).toEqual([
+          3_000,
+          "1",
+          2_999,
+          "2",
+        ]);
+        const third = await journal.snapshot();
+        const slices = third.slices()[Symbol.asyncIterator]();
+        expect((await slices.next()).done).toBe(false);
+        await journal.close();
+        const rest = async () => {
+          for (let slice = await slices.next(); !slice.done; slice = await slices.next());
+        };
+        await expect(rest()).rejects.toThrow("closed");
+        await third.close();
+        expect(Object.keys(await reopened(site))).toHaveLength(2_998);
       }),
     );
   });

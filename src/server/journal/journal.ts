@@ -40,6 +40,27 @@ export interface JournalStats {
   readonly checkpointLagRecords: number;
 }
 
+/** A key and its value. */
+export type Entry = readonly [key: string, value: string];
+
+/**
+ * All live entries as they were at one moment: after record `seq`, and before every later one. It costs the store
+ * something while it is open: close it.
+ */
+export interface JournalSnapshot {
+  readonly clusterId: string;
+  /** The last record that is in it, counted from the creation of the store. */
+  readonly seq: number;
+  /**
+   * The entries, each once and in any order, in slices that take a few milliseconds at most; the event loop turns between
+   * two of them. To be gone through once. Rejects with `JournalCorruptError` when the store does not hold what was
+   * written, and when the snapshot or the journal is closed.
+   */
+  slices(): AsyncIterable<readonly Entry[]>;
+  /** Safe to call twice, and while slices are read; never rejects. */
+  close(): Promise<void>;
+}
+
 /** Receives measurements; every method is optional and must not throw. */
 export interface JournalObserver {
   /** A checkpoint step became durable. `seconds` is the duration of the write that carried it. */
@@ -57,6 +78,8 @@ export interface Journal {
    * first is not disturbed by it. Any other rejection means "outcome unknown", and every later append is refused.
    */
   append(mutations: Mutations): Promise<void>;
+  /** What is durable now, while appends go on. Rejects while the journal is not open, or has failed. */
+  snapshot(): Promise<JournalSnapshot>;
   stats(): JournalStats;
   /** Waits for work in flight and closes the store. Safe to call twice and after a failure; never rejects. */
   close(): Promise<void>;

@@ -29,6 +29,7 @@ import {
   JournalCorruptError,
   type JournalObserver,
   JournalRefusedError,
+  type JournalSnapshot,
   type JournalStats,
   type Mutations,
   type Recovery,
@@ -37,11 +38,14 @@ import { verifyLevelDb } from "./leveldb-files.js";
 import { chainStart, type EncodedRecord, RecordEncoder } from "./record.js";
 import { readMeta, readStore } from "./recovery.js";
 import { Reserve } from "./reserve.js";
+import { LevelSnapshot } from "./snapshot.js";
 
 /** The places at which `onStep` is called, in the order of one write. */
 export type WriteStep = "collect" | "write" | "issued" | "durable" | "done";
 
 export interface LevelJournalOptions {
+  /** Of a store that is restored: the identity of one that is created by `open`. Default: a random one. */
+  readonly clusterId?: string;
   /** Disk space kept back, in bytes; 0 keeps none. Must hold two write buffers, or a full disk cannot be reopened. */
   readonly reserveBytes?: number;
   /** LevelDB's write buffer, in bytes. */
@@ -137,6 +141,11 @@ export class LevelJournal implements Journal {
     }
   }
 
+  async snapshot(): Promise<JournalSnapshot> {
+    const { db } = this.#assertOpen();
+    return LevelSnapshot.take(db);
+  }
+
   stats(): JournalStats {
     return {
       writtenBytes: this.#writtenBytes,
@@ -160,7 +169,7 @@ export class LevelJournal implements Journal {
     let state = await readHead(path);
     if (state === undefined) {
       await assertVacant(path);
-      state = await createHead(path, randomBytes(16).toString("hex"));
+      state = await createHead(path, this.#options.clusterId ?? randomBytes(16).toString("hex"));
     }
     const { clusterId } = state;
     const head = await Head.open(path, state);

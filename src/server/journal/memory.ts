@@ -1,12 +1,22 @@
 import { randomBytes } from "node:crypto";
-import type { Journal, JournalStats, Mutations, Recovery } from "./journal.js";
+import type { Entry, Journal, JournalSnapshot, JournalStats, Mutations, Recovery } from "./journal.js";
+
+/** Entries of one slice of a snapshot. */
+const SLICE_ENTRIES = 500;
 
 /** What outlives one `MemoryJournal`: hand the same object to the next one, and it "restarts" with these entries. */
 export class MemoryBacking {
-  readonly clusterId = randomBytes(16).toString("hex");
+  readonly clusterId: string;
   readonly entries = new Map<string, string>();
+  /** Records that were appended. */
+  seq = 0;
   /** Whether a journal has it open; a store has one writer. */
   inUse = false;
+
+  /** `clusterId`: of a store that is restored. */
+  constructor(clusterId = randomBytes(16).toString("hex")) {
+    this.clusterId = clusterId;
+  }
 }
 
 /**
@@ -19,6 +29,8 @@ export class MemoryJournal implements Journal {
   #state: "new" | "open" | "closed" = "new";
   #appending: Promise<void> | undefined;
   #writtenBytes = 0;
+  /** Those that are open. */
+  readonly #snapshots = new Set<MemorySnapshot>();
 
   constructor(backing = new MemoryBacking()) {
     this.#backing = backing;
@@ -42,10 +54,21 @@ export class MemoryJournal implements Journal {
       const key = mutations[i] as string;
       const value = mutations[i + 1] as string | null;
       this.#writtenBytes += key.length + (value?.length ?? 0);
+      for (const snapshot of this.#snapshots) snapshot.beforeChange(key);
       if (value === null) this.#backing.entries.delete(key);
       else this.#backing.entries.set(key, value);
     }
+    this.#backing.seq++;
     this.#appending = undefined;
+  }
+
+  async snapshot(): Promise<JournalSnapshot> {
+    if (this.#state !== "open") throw new Error(`the journal is not open (${this.#state})`);
+    // An append in flight has been taken in by then, or not at all.
+    await this.#appending;
+    const snapshot = new MemorySnapshot(this.#backing, (closed) => this.#snapshots.delete(closed));
+    this.#snapshots.add(snapshot);
+    return snapshot;
   }
 
   stats(): JournalStats {
@@ -59,5 +82,59 @@ export class MemoryJournal implements Journal {
       this.#backing.inUse = false;
     }
     this.#state = "closed";
+    for (const snapshot of this.#snapshots) await snapshot.close();
+  }
+}
+
+/** The entries of one moment: those that have not changed since, and the former values of those that have. */
+class MemorySnapshot implements JournalSnapshot {
+  readonly clusterId: string;
+  readonly seq: number;
+  readonly #entries: ReadonlyMap<string, string>;
+  readonly #onClose: (snapshot: MemorySnapshot) => void;
+  /** Of keys that have changed; null: there was none. */
+  readonly #before = new Map<string, string | null>();
+  readonly #given = new Set<string>();
+  #closed = false;
+
+  constructor({ clusterId, entries, seq }: MemoryBacking, onClose: (snapshot: MemorySnapshot) => void) {
+    this.clusterId = clusterId;
+    this.seq = seq;
+    this.#entries = entries;
+    this.#onClose = onClose;
+  }
+
+  /** To be called before the entry changes. */
+  beforeChange(key: string): void {
+    if (!this.#before.has(key)) this.#before.set(key, this.#entries.get(key) ?? null);
+  }
+
+  async *slices(): AsyncGenerator<readonly Entry[]> {
+    let slice: Entry[] = [];
+    for (const [key, value] of this.#all()) {
+      slice.push([key, value]);
+      if (slice.length < SLICE_ENTRIES) continue;
+      yield slice;
+      slice = [];
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (this.#closed) throw new Error("the snapshot is closed");
+    }
+    if (this.#closed) throw new Error("the snapshot is closed");
+    if (slice.length > 0) yield slice;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#onClose(this);
+  }
+
+  /** A map may change while it is gone through: what comes in is met, what goes out is not. */
+  *#all(): Generator<Entry> {
+    for (const [key, value] of this.#entries) {
+      if (this.#before.has(key)) continue;
+      this.#given.add(key);
+      yield [key, value];
+    }
+    for (const [key, value] of this.#before) if (value !== null && !this.#given.has(key)) yield [key, value];
   }
 }

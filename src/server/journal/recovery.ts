@@ -65,7 +65,8 @@ export async function readStore(
   return entries;
 }
 
-function assertNextRecord(key: string, seq: number): void {
+/** Throws when the log record under `key` is not the one after `seq`. */
+export function assertNextRecord(key: string, seq: number): void {
   if (key === logKey(seq + 1)) return;
   const found = Number(key.slice(LOG_PREFIX.length));
   if (found > seq + 1)
