@@ -294,6 +294,7 @@ class Server implements RunningServer {
       journalUp: this.#sequencer.journalUp,
       journal: this.#recovered ? this.#sequencer.journalStats : undefined,
       draining: this.#draining,
+      quietMs: this.#recovered ? this.#sequencer.quietMs : undefined,
       watchers: this.#watch.size,
       clocks: this.#clientClocks.report(),
     };

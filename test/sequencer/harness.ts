@@ -1,5 +1,5 @@
 import type { Command, CoreEvent, CoreLimits, Outcome, Reply, Request } from "../../src/server/core/types.js";
-import type { Journal, JournalStats, Mutations, Recovery } from "../../src/server/journal/journal.js";
+import type { Journal, JournalSnapshot, JournalStats, Mutations, Recovery } from "../../src/server/journal/journal.js";
 import type { LiveRoute, RouteFailure } from "../../src/server/sequencer/routes.js";
 import { Sequencer, type SequencerOptions } from "../../src/server/sequencer/sequencer.js";
 import { ServedClock, type TurnScheduler } from "../../src/server/sequencer/served-clock.js";
@@ -124,6 +124,9 @@ export class ManualJournal implements Journal {
     return new Promise((resolve, reject) => {
       this.#disk.pending = { mutations: copy, resolve, reject };
     });
+  }
+  async snapshot(): Promise<JournalSnapshot> {
+    throw new Error("not for these tests");
   }
   stats(): JournalStats {
     return { writtenBytes: 0, logBytes: 0, checkpointLagRecords: 0 };

@@ -10,6 +10,7 @@ import { ensureLock, fits } from "./holders.js";
 import { AT_ONCE, type Bid, endDeadHolds, grant, grantOutcome, schedule, type Wanted } from "./holds.js";
 import { createLease, liveLease, renewLease, unknownLease } from "./leases.js";
 import { firstPlace } from "./queue.js";
+import { refuseQuiet } from "./quiet.js";
 import { putTicket } from "./records.js";
 import { keyOf, refuseRequestId, rememberRequest } from "./requests.js";
 import { type Hold, type Lease, type PastRequest, requestKey, type Session, type State, type Ticket } from "./state.js";
@@ -54,7 +55,7 @@ export function acquire(state: State, fx: Effects, request: Acquire, caller: Cal
     if (refusal !== null) return refusal;
   }
   if (state.halted !== "") return { kind: "refused", reason: "STORE_DOWN", message: state.halted };
-  return acquireNew(state, fx, request, caller, nowMs);
+  return refuseQuiet(state, nowMs) ?? acquireNew(state, fx, request, caller, nowMs);
 }
 
 function acquireNew(state: State, fx: Effects, request: Acquire, caller: Caller, nowMs: number): Outcome | null {

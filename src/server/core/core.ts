@@ -7,6 +7,7 @@ import { callGone } from "./cancel.js";
 import { execute, executeOnce, observe } from "./execute.js";
 import { expire } from "./expiry.js";
 import { liveLease, remainingMs, renewLease } from "./leases.js";
+import { quietRemainingMs } from "./quiet.js";
 import { putHeader, putSession } from "./records.js";
 import { type Floors, type RecoverInit, recover } from "./recover.js";
 import { attach, detach } from "./session.js";
@@ -108,6 +109,11 @@ export class Core {
 
   get counts(): Counts {
     return counts(this.#state, this.#latestMs);
+  }
+
+  /** For how long nothing is granted because the store was restored; 0: locks are granted. */
+  quietMs(nowMs: number): number {
+    return quietRemainingMs(this.#state, nowMs);
   }
 
   /** The live state, for tests that check its structure after every step. Not to be changed. */

@@ -7,6 +7,7 @@
  *     l/<lease id>       lease              s/<session id>    session
  *     h/<token>          hold               t/<serial>        ticket
  *     d/<name>           lock delay         q/<request key>   a unary Acquire that is over
+ *     r/quiet            after a restore: [until when nothing is granted]
  *
  * Values are JSON arrays. What a plain exclusive Acquire does not have is in one more element, which is left out when
  * there is nothing in it. Times that go on over a restart are in served time, summed over all incarnations. Text comes
@@ -16,6 +17,7 @@ import type { Hold, Lease, PastRequest, Session, SessionOutcome, State, Ticket }
 import type { Effects, LockMode } from "./types.js";
 
 export const HEADER_KEY = "!";
+export const QUIET_KEY = "r/quiet";
 
 export type HeaderRecord = [token: number, ceiling: number, serial: number, incarnation: number, servedTotalMs: number];
 export type LeaseRecord = [
@@ -95,6 +97,10 @@ export function putHeader(state: State, fx: Effects, nowMs: number): void {
   const servedTotalMs = Math.floor(state.servedOffsetMs + nowMs);
   const record: HeaderRecord = [state.token, state.clock.ceiling, state.serial, state.incarnation, servedTotalMs];
   put(fx, HEADER_KEY, record);
+}
+
+export function deleteQuiet(fx: Effects): void {
+  fx.mutations.push(QUIET_KEY, null);
 }
 
 export function putIncarnation(fx: Effects, incarnation: number, servedBeforeMs: number): void {

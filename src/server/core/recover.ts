@@ -14,11 +14,13 @@ import { LamportClock } from "./lamport.js";
 import { addLease } from "./leases.js";
 import {
   deleteIncarnation,
+  deleteQuiet,
   HEADER_KEY,
   type HeaderRecord,
   type HoldRecord,
   type LeaseRecord,
   putIncarnation,
+  QUIET_KEY,
   type RequestRecord,
   type SessionRecord,
   type TicketRecord,
@@ -56,6 +58,7 @@ export function recover(entries: Map<string, string>, init: RecoverInit, fx: Eff
     token: Math.max(token, floors?.token ?? 0),
     serial: Math.max(serial, floors?.serial ?? 0),
     clusterId: init.clusterId,
+    quietUntilMs: readQuiet(entries) - (servedBeforeMs - nowMs),
   });
   const byKind = group(entries);
   for (const [id, record] of byKind.s) recoverSession(state, id, record as SessionRecord);
@@ -69,6 +72,7 @@ export function recover(entries: Map<string, string>, init: RecoverInit, fx: Eff
   for (const [key, record] of byKind.q) recoverRequest(state, key, record as RequestRecord, nowMs);
   for (const session of state.sessions.values()) dropSessionIfOver(state, fx, session);
   beginIncarnation(state, fx, byKind.i, servedBeforeMs);
+  if (byKind.r.length > 0 && state.quietUntilMs <= nowMs) deleteQuiet(fx);
   for (const lease of state.leases.values()) {
     // One that was last renewed before has been extended before.
     if (lease.dead !== null || lease.renewedIn < lastIncarnation) continue;
@@ -84,10 +88,16 @@ function readHeader(entries: Map<string, string>): HeaderRecord {
   return [0, 0, 0, 0, 0];
 }
 
-type Kind = "i" | "s" | "l" | "h" | "t" | "d" | "q";
+/** Until when nothing is granted, in served time. */
+function readQuiet(entries: Map<string, string>): number {
+  const text = entries.get(QUIET_KEY);
+  return text === undefined ? Number.NEGATIVE_INFINITY : (JSON.parse(text) as [number])[0];
+}
+
+type Kind = "i" | "s" | "l" | "h" | "t" | "d" | "q" | "r";
 
 function group(entries: Map<string, string>): Record<Kind, [string, unknown][]> {
-  const byKind: Record<Kind, [string, unknown][]> = { i: [], s: [], l: [], h: [], t: [], d: [], q: [] };
+  const byKind: Record<Kind, [string, unknown][]> = { i: [], s: [], l: [], h: [], t: [], d: [], q: [], r: [] };
   for (const [key, text] of entries) {
     if (key === HEADER_KEY) continue;
     const list = key[1] === "/" ? byKind[key[0] as Kind] : undefined;

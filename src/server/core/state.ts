@@ -230,6 +230,8 @@ export interface State {
   batch: number;
   /** Not "": why nothing is granted. */
   halted: string;
+  /** Nothing is granted before: the store was restored. In the past: it was not, or it is over. */
+  readonly quietUntilMs: number;
   readonly clusterId: string;
   readonly leases: Map<string, Lease>;
   readonly leaseIndex: NameIndex;
@@ -266,6 +268,7 @@ export function emptyState(init: {
   token: number;
   serial: number;
   clusterId: string;
+  quietUntilMs: number;
 }): State {
   return {
     ...init,

@@ -37,6 +37,8 @@ export interface Refusal {
   readonly kind: "refused";
   readonly reason: Reason;
   readonly message: string;
+  /** When it may be asked again, in ms; absent: as is usual for the reason. */
+  readonly retryAfterMs?: number;
   /** DEADLOCK: the waits that wait for each other, the oldest first. */
   readonly knot?: readonly KnotWait[];
 }

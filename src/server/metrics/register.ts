@@ -285,6 +285,11 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
     s.counts === undefined ? undefined : Number(s.counts.halted !== ""),
   );
   gauge(
+    "leasehold_restore_quiet_seconds",
+    "For how long nothing is granted because the store was restored from a backup; zero: it is not so, or over.",
+    (s) => seconds(s.quietMs),
+  );
+  gauge(
     "leasehold_sequencer_queue_commands",
     "Commands that wait for the disk: in the batch that is being built or written.",
     (s) => s.commandsQueued,

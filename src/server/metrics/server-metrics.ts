@@ -25,6 +25,8 @@ export interface GaugeSnapshot {
   /** Undefined while the store is closed. */
   readonly journal?: JournalStats | undefined;
   readonly draining: boolean;
+  /** For how long nothing is granted after a restore. */
+  readonly quietMs?: number | undefined;
   /** Open watches. */
   readonly watchers: number;
   /** Undefined where no clocks are measured. */

@@ -67,7 +67,7 @@ export const internalFailure: WireFailure = {
 
 export function failureOf(refusal: Refusal): WireFailure {
   const { reason, message, knot } = refusal;
-  const failure: WireFailure = { reason, message, retryAfterMs: refusalRetryMs[reason] ?? 0 };
+  const failure: WireFailure = { reason, message, retryAfterMs: refusal.retryAfterMs ?? refusalRetryMs[reason] ?? 0 };
   return knot === undefined ? failure : { ...failure, knot };
 }
 

@@ -19,10 +19,12 @@
  * only after the input that had arrived by then has been read.
  */
 import { Core, emptyEffects } from "../core/core.js";
+import { quietText } from "../core/quiet.js";
 import type { Floors } from "../core/recover.js";
 import type { Command, CoreLimits, Counts, Effects, Reply } from "../core/types.js";
-import type { Journal, JournalStats } from "../journal/journal.js";
+import type { Journal, JournalSnapshot, JournalStats } from "../journal/journal.js";
 import type { SequencerObserver } from "./observer.js";
+import { type Phase, unavailable } from "./phase.js";
 import { RouteRegistry } from "./route-registry.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "./routes.js";
 import type { ServedClock, TurnScheduler } from "./served-clock.js";
@@ -58,16 +60,7 @@ interface Held {
   readonly timestamp: number;
 }
 
-type Phase = "starting" | "serving" | "down" | "draining" | "closed";
-
 const newBatch = (): Batch => ({ fx: emptyEffects(), commands: 0, firstAtMs: 0 });
-
-const unavailable: Record<Exclude<Phase, "serving">, RouteFailure> = {
-  starting: { reason: "STORE_DOWN", message: "the server is starting", retryAfterMs: 250 },
-  down: { reason: "STORE_DOWN", message: "the store has failed and is being opened again", retryAfterMs: 1000 },
-  draining: { reason: "CLOSED", message: "the server is stopping", retryAfterMs: 1000 },
-  closed: { reason: "CLOSED", message: "the server has stopped", retryAfterMs: 1000 },
-};
 
 export class Sequencer implements CommandSink {
   readonly #options: SequencerOptions;
@@ -125,7 +118,18 @@ export class Sequencer implements CommandSink {
     if (this.#phase === "down") return `${unavailable.down.message}: ${this.#storeError}`;
     if (this.#phase !== "serving") return unavailable[this.#phase].message;
     if (!this.#leads()) return `no write to the store has succeeded for ${this.#options.leadershipMs} ms`;
-    return this.#core.counts.halted || null;
+    return this.#core.counts.halted || (this.quietMs > 0 ? quietText(this.quietMs) : null);
+  }
+
+  /** For how long nothing is granted because the store was restored from a backup; 0: it is not so, or over. */
+  get quietMs(): number {
+    return this.#phase === "serving" ? this.#core.quietMs(this.#options.clock.now()) : 0;
+  }
+
+  /** What is durable now, for a backup. Rejects while the store cannot be read. */
+  async snapshot(): Promise<JournalSnapshot> {
+    if (!this.journalUp) throw new Error(this.notServing ?? "the store is down");
+    return await this.#journal.snapshot();
   }
 
   get clusterId(): string {
