@@ -91,7 +91,15 @@ export class JournalCorruptError extends Error {
 }
 
 /** Why a store cannot be used, although nothing in it is known to be damaged. */
-export type JournalRefusal = "in_use" | "not_a_directory" | "not_writable" | "foreign" | "newer_format" | "disk_full";
+export type JournalRefusal =
+  | "in_use"
+  | "not_a_directory"
+  | "not_writable"
+  | "foreign"
+  | "newer_format"
+  | "disk_full"
+  | "not_empty"
+  | "half_restored";
 
 /** The store cannot be opened. `message` is one line for the operator. */
 export class JournalRefusedError extends Error {

@@ -38,14 +38,18 @@ import { verifyLevelDb } from "./leveldb-files.js";
 import { chainStart, type EncodedRecord, RecordEncoder } from "./record.js";
 import { readMeta, readStore } from "./recovery.js";
 import { Reserve } from "./reserve.js";
+import { assertNotRestoring, beginRestore } from "./restoring.js";
 import { LevelSnapshot } from "./snapshot.js";
 
 /** The places at which `onStep` is called, in the order of one write. */
 export type WriteStep = "collect" | "write" | "issued" | "durable" | "done";
 
 export interface LevelJournalOptions {
-  /** Of a store that is restored: the identity of one that is created by `open`. Default: a random one. */
-  readonly clusterId?: string;
+  /**
+   * The store is being restored: its directory must be vacant, the new store gets this identity, and until
+   * `finishRestore` it is opened in no other way.
+   */
+  readonly restore?: { readonly clusterId: string };
   /** Disk space kept back, in bytes; 0 keeps none. Must hold two write buffers, or a full disk cannot be reopened. */
   readonly reserveBytes?: number;
   /** LevelDB's write buffer, in bytes. */
@@ -166,10 +170,12 @@ export class LevelJournal implements Journal {
   }
 
   async #recover(path: string): Promise<Recovery> {
+    if (this.#options.restore === undefined) await assertNotRestoring(path);
+    else await beginRestore(path);
     let state = await readHead(path);
     if (state === undefined) {
       await assertVacant(path);
-      state = await createHead(path, this.#options.clusterId ?? randomBytes(16).toString("hex"));
+      state = await createHead(path, this.#options.restore?.clusterId ?? randomBytes(16).toString("hex"));
     }
     const { clusterId } = state;
     const head = await Head.open(path, state);
