@@ -90,6 +90,27 @@ export class Caller {
     });
   }
 
+  /** A call that is answered by a stream, which is cancelled when nobody reads on. */
+  async *stream<In, Out>(method: UnaryMethod<In, Out>, request: In): AsyncGenerator<Out> {
+    const { path, request: type, response } = method;
+    const write = (message: In) => encode(type, message);
+    const read = (bytes: Buffer) => decode(response, bytes);
+    const call = this.#client.makeServerStreamRequest(path, write, read, request, new Metadata());
+    let begun = false;
+    try {
+      for await (const message of call) {
+        begun = true;
+        yield message as Out;
+      }
+    } catch (error) {
+      const { message, exitCode: code, reason } = this.#failure(error as ServiceError);
+      // What has begun is not tried again with another server.
+      throw begun ? new CliError(message, code, reason) : this.#failure(error as ServiceError);
+    } finally {
+      call.cancel();
+    }
+  }
+
   close(): void {
     this.#client.close();
   }

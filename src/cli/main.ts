@@ -20,6 +20,8 @@ const commands: Readonly<Record<string, (program: Command) => Promise<void>>> = 
   tick: async (program) => (await import("./tick.js")).registerTick(program),
   doctor: async (program) => (await import("./doctor.js")).registerDoctor(program),
   "log-level": async (program) => (await import("./log-level.js")).registerLogLevel(program),
+  backup: async (program) => (await import("./backup.js")).registerBackup(program),
+  restore: async (program) => (await import("./restore.js")).registerRestore(program),
   verify: async (program) => (await import("./verify.js")).registerVerify(program),
 };
 

@@ -4,11 +4,11 @@
  * The server does it in two phases: the holders are told, and each hold ends when its holder has confirmed, or when the
  * last promise made to it has run out. This command asks first, says what ends when, and stays until it has.
  */
-import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { v1 } from "@leasehold/client/wire";
 import type { Command } from "commander";
 import { positive } from "./arguments.js";
+import { ask, canAsk, isYes } from "./ask.js";
 import { type Caller, CliError, type ConnectionOptions, connectionOptions, exitCode, withServer } from "./common.js";
 import { fetchLock, holdersTotal } from "./describe.js";
 import { holderForJson, modeText, ownerText, type WireHolder } from "./lock-views.js";
@@ -146,7 +146,7 @@ function nothingToDo(name: string, { token, json: asJson }: ReleaseOptions): num
 }
 
 async function confirmed(name: string, affected: readonly WireHolder[], all: number, now: boolean): Promise<boolean> {
-  if (!process.stdin.isTTY || !process.stderr.isTTY) {
+  if (!canAsk()) {
     throw usage("there is no terminal to ask on; give --yes if it is meant");
   }
   process.stderr.write(`${plain(name)} is held by\n`);
@@ -154,22 +154,7 @@ async function confirmed(name: string, affected: readonly WireHolder[], all: num
   if (all > NAMED_MAX) process.stderr.write(`  ... and ${all - NAMED_MAX} more\n`);
   const from = all === 1 ? "this holder" : `all ${all} holders`;
   const how = now ? ", without waiting until it has stopped" : "";
-  const questions = createInterface({ input: process.stdin, output: process.stderr });
-  // ^D or ^C at the question is a no.
-  const answer = await new Promise<string>((resolve) => {
-    const none = () => {
-      process.stderr.write("\n");
-      resolve("");
-    };
-    questions.once("close", none);
-    const answered = (text: string) => {
-      questions.off("close", none);
-      resolve(text);
-    };
-    questions.question(`Take the lock away from ${from}${how}? [y/N] `).then(answered, () => {});
-  });
-  questions.close();
-  return /^y(es)?$/i.test(answer.trim());
+  return isYes(await ask(`Take the lock away from ${from}${how}? [y/N] `));
 }
 
 function holderText(holder: WireHolder): string {

@@ -1,7 +1,9 @@
 /** The composition root: the only place that constructs the parts of a server and connects them. */
+import type { BackupOrigin } from "./backup/stream.js";
 import { formatEndpoint, parseEndpoint } from "./config/endpoint.js";
 import type { ServerConfig } from "./config/schema.js";
 import { EventLog } from "./event-log.js";
+import { STORE_FORMAT } from "./journal/checkpoint.js";
 import { type Journal, JournalCorruptError } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
 import type { Logger, LogLevel } from "./log.js";
@@ -150,6 +152,12 @@ class Server implements RunningServer {
       },
       onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
       tracing: this.#tracing,
+      backup: { snapshot: () => this.#sequencer.snapshot(), origin: () => this.#backupOrigin() },
+      onBackup: ({ requestId, principal }, bytes, failure) => {
+        const about = { requestId, principal, bytes, reason: failure?.reason };
+        if (failure === null) this.#log?.info(about, "a backup was made");
+        else this.#log?.warn(about, `a backup has failed: ${failure.message}`);
+      },
       setLogLevel: (level) => this.#setLogLevel(level),
     });
   }
@@ -231,6 +239,11 @@ class Server implements RunningServer {
 
   #audit({ act, principal, address, requestId }: RequestInfo, outcome: string): void {
     if (act !== undefined) this.#security.audit.act({ ...act, principal, address, requestId, outcome });
+  }
+
+  #backupOrigin(): BackupOrigin {
+    const { ttlMsMax } = this.#config.limits;
+    return { storeFormat: STORE_FORMAT, ttlMsMax, takenWallMs: Date.now(), server: version };
   }
 
   /** Sets what is logged from now on, and returns what was until now. */

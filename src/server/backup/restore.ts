@@ -3,7 +3,8 @@ import { createReadStream } from "node:fs";
 import { QUIET_KEY } from "../core/records.js";
 import { Restoration, type RestorePlan } from "../core/restore.js";
 import { STORE_FORMAT } from "../journal/checkpoint.js";
-import type { Entry, Journal } from "../journal/journal.js";
+import { readHead } from "../journal/head.js";
+import { type Entry, type Journal, JournalRefusedError } from "../journal/journal.js";
 import { LevelJournal } from "../journal/level.js";
 import { finishRestore } from "../journal/restoring.js";
 import { BackupReader, type BackupSummary, BackupUnreadableError } from "./reader.js";
@@ -73,10 +74,20 @@ export async function fill(journal: Journal, entries: readonly Entry[]): Promise
   }
 }
 
-/** Ends the time in which a restored store grants nothing. Returns whether it was in it. The journal is opened for it. */
-export async function endQuiet(journal: Journal): Promise<boolean> {
-  const { entries } = await journal.open();
-  if (!entries.has(QUIET_KEY)) return false;
-  await journal.append([QUIET_KEY, null]);
-  return true;
+/**
+ * Ends the time in which a restored store grants nothing. Returns whether it was in it. Throws `JournalRefusedError` where
+ * there is no store, or a server runs on it.
+ */
+export async function endQuiet(directory: string): Promise<boolean> {
+  const head = await readHead(directory);
+  if (head === undefined) throw new JournalRefusedError("foreign", `${directory} holds no store`);
+  const journal = new LevelJournal(directory);
+  try {
+    const { entries } = await journal.open();
+    if (!entries.has(QUIET_KEY)) return false;
+    await journal.append([QUIET_KEY, null]);
+    return true;
+  } finally {
+    await journal.close();
+  }
 }

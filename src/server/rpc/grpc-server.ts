@@ -13,6 +13,8 @@ import type { ClientClocks } from "../skew/client-clocks.js";
 import type { ServerTracing } from "../tracing/tracing.js";
 import type { WatchHub } from "../watch/hub.js";
 import { AuxiliaryStreams } from "./auxiliary.js";
+import { type BackupContext, BackupEndpoint } from "./backup.js";
+import { backupDefinition, carryBackup, type RawBackup } from "./backup-grpc.js";
 import { FrameReader } from "./frames.js";
 import { descriptorSet } from "./gen/descriptors.js";
 import { carrySession, type RawStream } from "./grpc-session.js";
@@ -58,6 +60,12 @@ export interface RpcServerOptions {
   readonly tracing?: ServerTracing | null;
   /** Absent: there is no log. */
   readonly setLogLevel?: SetLogLevel;
+  /** Absent: no backups can be made. */
+  readonly backup?: BackupContext["backup"];
+  /** See `BackupContext`. */
+  readonly onBackup?: NonNullable<BackupContext["onBackup"]>;
+  /** See `BackupContext`. */
+  readonly backupTimes?: BackupContext["backupTimes"];
   /** Only tests replace these. */
   readonly sources?: Partial<Sources>;
 }
@@ -74,6 +82,7 @@ export class RpcServer {
   readonly sessions: SessionEndpoint;
   /** Watches of all carriers. */
   readonly watches: WatchEndpoint;
+  private readonly backups: BackupEndpoint;
   private readonly server: Server;
   private readonly access: Access;
   private readonly calls: UnaryCalls;
@@ -90,6 +99,7 @@ export class RpcServer {
     const pacing = new RenewalPacing(options.load, Math.random);
     this.sessions = new SessionEndpoint({ ...options, frames, pacing, core: options.coreLimits, ...bound(options) });
     this.watches = new WatchEndpoint({ ...options, ...bound(options) });
+    this.backups = new BackupEndpoint({ ...options, ...bound(options) });
     this.access = options.access ?? openAccess;
     this.calls = new UnaryCalls({ ...options, ...bound(options), access: this.access });
     this.auxiliary = new AuxiliaryStreams(limits.auxiliaryStreamsMax);
@@ -149,6 +159,7 @@ export class RpcServer {
     this.calls.fail(closed);
     this.sessions.closeAll(closed);
     this.watches.closeAll(closed);
+    this.backups.closeAll(closed);
     this.auxiliary.close();
     const shut = new Promise<void>((resolve) => this.server.tryShutdown(() => resolve()));
     await Promise.race([shut, grace.over]);
@@ -181,6 +192,7 @@ export class RpcServer {
       carrySession(this.sessions, access, call, refusal, closeMsMax),
     );
     this.register(watchDefinition, (call: RawWatch) => carryWatch(this.watches, access, call, refusal, closeMsMax));
+    this.register(backupDefinition, (call: RawBackup) => carryBackup(this.backups, access, call, refusal, closeMsMax));
     const answer = reflection(
       [descriptorSet, healthDescriptorSet].flatMap((set) => filesOf(Buffer.from(set, "base64"))),
     );
