@@ -20,11 +20,13 @@
  *     expire [asof=-MS] [once]                works off what is due, or was due a while ago
  *     crash                                   what is not durable, this block, is gone; the core is recovered
  *     fail lost|kept                          as after a failed append, in the same process
+ *     restore advance=N [quiet=MS]            what is durable becomes a backup, and a store that is restored from it goes on
  *     tick                                    records the time that has been served
  *     events                                  prints events from here on, those of a start too
  */
 import { Core, emptyEffects } from "../../src/server/core/core.js";
 import type { Floors } from "../../src/server/core/recover.js";
+import { Restoration } from "../../src/server/core/restore.js";
 import type { Command, CoreLimits, Effects, Refusal, Reply, Request, Route } from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
 import { type Line, numberOf, numbersOf, parseLine, parseRequest } from "./scenario-language.js";
@@ -115,6 +117,9 @@ class Scenario {
         break;
       case "fail":
         this.#fail(first === "kept");
+        break;
+      case "restore":
+        this.#restore(numberOf(line, "advance", 1), numberOf(line, "quiet", 0));
         break;
       case "tick":
         this.#seal(true);
@@ -228,6 +233,16 @@ class Scenario {
     }
     this.#fx = emptyEffects();
     this.#core = this.#recover(floors);
+  }
+
+  #restore(advanceTokens: number, quietMs: number): void {
+    const restoration = new Restoration();
+    for (const [key, value] of this.#journal) restoration.read(key, value);
+    this.#journal.clear();
+    for (const [key, value] of restoration.entries({ advanceTokens, quietMs })) this.#journal.set(key, value);
+    this.#out.push(`restored ${[...this.#journal.keys()].sort().join(" ")}`);
+    this.#fx = emptyEffects();
+    this.#core = this.#recover(undefined);
   }
 
   #recover(floors: Floors | undefined): Core {

@@ -170,12 +170,13 @@ export class LevelJournal implements Journal {
   }
 
   async #recover(path: string): Promise<Recovery> {
-    if (this.#options.restore === undefined) await assertNotRestoring(path);
+    const { restore } = this.#options;
+    if (restore === undefined) await assertNotRestoring(path);
     else await beginRestore(path);
     let state = await readHead(path);
     if (state === undefined) {
-      await assertVacant(path);
-      state = await createHead(path, this.#options.restore?.clusterId ?? randomBytes(16).toString("hex"));
+      if (restore === undefined) await assertVacant(path);
+      state = await createHead(path, restore?.clusterId ?? randomBytes(16).toString("hex"));
     }
     const { clusterId } = state;
     const head = await Head.open(path, state);
