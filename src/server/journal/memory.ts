@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { Entry, Journal, JournalSnapshot, JournalStats, Mutations, Recovery } from "./journal.js";
 
-/** Entries of one slice of a snapshot. */
-const SLICE_ENTRIES = 500;
+/** Entries, and characters, of one slice of a snapshot. */
+const SLICE_ENTRIES = 400;
+const SLICE_CHARS = 128 * 1024;
 
 /** What outlives one `MemoryJournal`: hand the same object to the next one, and it "restarts" with these entries. */
 export class MemoryBacking {
@@ -111,11 +112,14 @@ class MemorySnapshot implements JournalSnapshot {
 
   async *slices(): AsyncGenerator<readonly Entry[]> {
     let slice: Entry[] = [];
+    let chars = 0;
     for (const [key, value] of this.#all()) {
       slice.push([key, value]);
-      if (slice.length < SLICE_ENTRIES) continue;
+      chars += key.length + value.length;
+      if (slice.length < SLICE_ENTRIES && chars < SLICE_CHARS) continue;
       yield slice;
       slice = [];
+      chars = 0;
       await new Promise<void>((resolve) => setImmediate(resolve));
       if (this.#closed) throw new Error("the snapshot is closed");
     }
