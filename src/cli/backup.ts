@@ -25,7 +25,7 @@ interface BackupOptions extends ConnectionOptions {
 }
 
 const PROGRESS_EVERY_MS = 200;
-/** Lease ids are in it: whoever can read it can act as any holder while those leases live. */
+/** Lease ids are in it: whoever can read it can act like any holder while those leases live. */
 const MODE = 0o600;
 
 const HELP = `
@@ -54,8 +54,8 @@ export function registerBackup(program: Command): void {
 const verify = (file: string): Promise<ReadBackup> =>
   file === "-" ? reading("standard input", readBackup(process.stdin)) : reading(file, readBackupFile(file));
 
-function make(file: string, { addr }: BackupOptions): Promise<ReadBackup> {
-  return withServer(addr, (server) => (file === "-" ? toStandardOutput(server) : toFile(server, file)));
+function make(file: string, options: BackupOptions): Promise<ReadBackup> {
+  return withServer(options, (server) => (file === "-" ? toStandardOutput(server) : toFile(server, file)));
 }
 
 async function toStandardOutput(server: Caller): Promise<ReadBackup> {

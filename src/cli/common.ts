@@ -83,10 +83,7 @@ export class Caller {
         error === null ? resolve(value as Out) : reject(this.#failure(error));
       const write = (message: In) => encode(type, message);
       const read = (bytes: Buffer) => decode(response, bytes);
-      const headers = new Metadata();
-      const token = tokenOf(this.#flags);
-      if (token !== null) headers.set("authorization", `Bearer ${token}`);
-      this.#client.makeUnaryRequest(path, write, read, request, headers, { deadline }, done);
+      this.#client.makeUnaryRequest(path, write, read, request, this.#headers(), { deadline }, done);
     });
   }
 
@@ -95,7 +92,7 @@ export class Caller {
     const { path, request: type, response } = method;
     const write = (message: In) => encode(type, message);
     const read = (bytes: Buffer) => decode(response, bytes);
-    const call = this.#client.makeServerStreamRequest(path, write, read, request, new Metadata());
+    const call = this.#client.makeServerStreamRequest(path, write, read, request, this.#headers());
     let begun = false;
     try {
       for await (const message of call) {
@@ -109,6 +106,13 @@ export class Caller {
     } finally {
       call.cancel();
     }
+  }
+
+  #headers(): Metadata {
+    const headers = new Metadata();
+    const token = tokenOf(this.#flags);
+    if (token !== null) headers.set("authorization", `Bearer ${token}`);
+    return headers;
   }
 
   close(): void {

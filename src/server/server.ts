@@ -153,7 +153,9 @@ class Server implements RunningServer {
       onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
       tracing: this.#tracing,
       backup: { snapshot: () => this.#sequencer.snapshot(), origin: () => this.#backupOrigin() },
-      onBackup: ({ requestId, principal }, bytes, failure) => {
+      onBackup: (request, bytes, failure) => {
+        const { requestId, principal } = request;
+        this.#audit({ ...request, act: { event: "backup", bytes } }, failure?.reason ?? "OK");
         const about = { requestId, principal, bytes, reason: failure?.reason };
         if (failure === null) this.#log?.info(about, "a backup was made");
         else this.#log?.warn(about, `a backup has failed: ${failure.message}`);

@@ -33,7 +33,7 @@ export function carryBackup(
     if (call.cancelled) return;
     const { identity, failure } = admitted(who);
     const pipe = new GrpcBackupPipe(call, closeMsMax, peer.requestId);
-    pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity, peer.requestId);
+    pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, { ...peer, identity });
     call.on("cancelled", () => pipe.input?.close());
   });
 }

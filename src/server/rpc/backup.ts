@@ -8,10 +8,12 @@
 import { decode, encode, v1, WireError } from "@leasehold/client/wire";
 import { type BackupOrigin, backupChunks } from "../backup/stream.js";
 import { JournalCorruptError, type JournalSnapshot } from "../journal/journal.js";
-import { type Demand, everybody, type Identity } from "../security/access.js";
+import type { Identity } from "../security/access.js";
+import { ADMINISTRATION } from "../security/demands.js";
 import type { RouteFailure } from "../sequencer/routes.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { RequestInfo } from "./request-log.js";
+import { local, type StreamOwner } from "./session.js";
 
 export const BACKUP = "/leasehold.v1.AdminService/Backup";
 
@@ -58,7 +60,6 @@ export interface BackupTimes {
 
 const TIMES: BackupTimes = { stallMsMax: 30_000, totalMsMax: 3_600_000 };
 
-const demand: Demand = { verb: "admin", name: "", prefix: true };
 const nothing: BackupInput = { drained: () => {}, close: () => {} };
 
 const limit = (message: string, retryAfterMs = 0): WireFailure => ({ reason: "LIMIT", message, retryAfterMs });
@@ -69,13 +70,12 @@ export class BackupEndpoint {
 
   constructor(private readonly context: BackupContext) {}
 
-  /** `refusal`: why it is not made, else null. `identity`: who asks. */
+  /** `refusal`: why it is not made, else null. `owner`: who asks; absent: this process. */
   open(
     request: Uint8Array,
     pipe: BackupPipe,
     refusal: WireFailure | null = null,
-    identity: Identity = everybody,
-    requestId = "",
+    { identity, requestId, address }: StreamOwner = local,
   ): BackupInput {
     const failure = refusal ?? identity.charge(1) ?? this.refuse(request, identity);
     const source = this.context.backup;
@@ -85,7 +85,7 @@ export class BackupEndpoint {
       pipe.end(failure ?? internalFailure);
       return nothing;
     }
-    const info = { requestId, path: BACKUP, principal: identity.principal.name };
+    const info = { requestId, path: BACKUP, principal: identity.principal.name, address };
     const run = new Run(this.context, source, pipe, info);
     this.running = run;
     const forget = identity.onWithdrawn((withdrawn) => run.stop(withdrawn));
@@ -101,7 +101,7 @@ export class BackupEndpoint {
   }
 
   private refuse(request: Uint8Array, identity: Identity): WireFailure | null {
-    const denied = identity.permits(demand);
+    const denied = identity.permits(ADMINISTRATION);
     if (denied !== null) return failureOf(denied);
     try {
       decode(v1.BackupRequest, request);

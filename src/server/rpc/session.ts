@@ -77,7 +77,8 @@ export interface StreamOwner {
   readonly address: string;
 }
 
-const local: StreamOwner = { identity: everybody, requestId: "", address: "in-memory" };
+/** A client of this process. */
+export const local: StreamOwner = { identity: everybody, requestId: "", address: "in-memory" };
 
 export class SessionEndpoint {
   private readonly streams = new Set<SessionStream>();
