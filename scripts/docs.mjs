@@ -48,7 +48,8 @@ function reasonsTable() {
 async function metricsTable() {
   const held = { holds: 0, heldExclusive: 0, heldShared: 0, heldSemaphore: 0, oldestHoldMs: 0 };
   const waits = { waiters: 0, oldestWaitMs: 0 };
-  const counts = { ...held, ...waits, leases: 0, locks: 0, sessions: 0, lastToken: 0, timestamp: 0, halted: "" };
+  const leases = { leases: 0, leasesEnding: 0, requestsRemembered: 0 };
+  const counts = { ...held, ...waits, ...leases, locks: 0, sessions: 0, lastToken: 0, timestamp: 0, halted: "" };
   const journal = { writtenBytes: 0, logBytes: 0, checkpointLagRecords: 0 };
   const snapshot = () => ({
     counts,
@@ -57,7 +58,11 @@ async function metricsTable() {
     commandsQueued: 0,
     journalUp: true,
     draining: false,
+    leader: true,
     watchers: 0,
+    limits: [{ limit: "limits.locksMax", used: 0, max: 1 }],
+    certificates: [{ listener: "grpc", subject: "", notAfterMs: 0 }],
+    resources: { storeFreeBytes: 0 },
   });
   const metrics = new ServerMetrics({ version: "0", store: "memory", snapshot, processMetrics: false });
   metrics.rpc("Acquire", "OK", 1);

@@ -2,6 +2,9 @@
 import type { BackupOrigin } from "./backup/stream.js";
 import { formatEndpoint, parseEndpoint } from "./config/endpoint.js";
 import type { ServerConfig } from "./config/schema.js";
+import { authenticates, encrypts } from "./config/security.js";
+import { Diagnosis } from "./diagnosis/diagnosis.js";
+import { limitUses } from "./diagnosis/limit-uses.js";
 import { EventLog } from "./event-log.js";
 import { STORE_FORMAT } from "./journal/checkpoint.js";
 import { type Journal, JournalCorruptError } from "./journal/journal.js";
@@ -83,6 +86,7 @@ class Server implements RunningServer {
   readonly #metrics: ServerMetrics;
   /** Null: nobody traces. */
   readonly #tracing = ServerTracing.detect(version);
+  readonly #diagnosis: Diagnosis;
   readonly #hotLocks = new HotLocks();
   readonly #clientClocks: ClientClocks;
   readonly #sequencer: Sequencer;
@@ -102,7 +106,21 @@ class Server implements RunningServer {
     this.#config = config;
     this.#log = hooks.log;
     this.#store = store.store.kind;
-    this.#metrics = new ServerMetrics({ version, store: this.#store, snapshot: () => this.#snapshot() });
+    this.#diagnosis = new Diagnosis({
+      storeDirectory: store.store.kind === "level" ? store.store.directory : undefined,
+      limits: () => this.#limitUses(),
+      certificates: () => [],
+      authentication: authenticates(config),
+      encryption: encrypts(config),
+      monotonicMs: () => performance.now(),
+      wallMs: () => Date.now(),
+    });
+    this.#metrics = new ServerMetrics({
+      version,
+      store: this.#store,
+      snapshot: () => this.#snapshot(),
+      onLag: (seconds) => this.#diagnosis.lag(seconds),
+    });
     const observer = this.#metrics.journalObserver;
     const clock = new ServedClock(eventLoop);
     this.#sequencer = new Sequencer({
@@ -187,6 +205,7 @@ class Server implements RunningServer {
     await this.#startOps();
     await this.#sequencer.start();
     this.#recovered = true;
+    this.#diagnosis.start(); // now there is a directory
     const port = await this.#rpc.listen(config.listen, this.#credentials());
     const endpoint = parseEndpoint(config.listen);
     this.#address = endpoint?.kind === "tcp" ? formatEndpoint({ ...endpoint, port }) : config.listen;
@@ -222,6 +241,7 @@ class Server implements RunningServer {
     await this.#ops?.stop();
     this.#metrics.stop();
     await this.#security.stop();
+    this.#diagnosis.stop();
   }
 
   async #startOps(): Promise<void> {
@@ -270,6 +290,7 @@ class Server implements RunningServer {
         this.#metrics.journalCommit(appendSeconds, commands);
         this.#metrics.queueWait(queueSeconds);
         this.#tracing?.committed(appendSeconds, commands);
+        this.#diagnosis.committed(appendSeconds);
       },
       event: (event) => {
         this.#watch.event(event);
@@ -301,6 +322,15 @@ class Server implements RunningServer {
     return Math.max(queued, this.#metrics.loopLagSeconds / LOADED_LAG_SECONDS);
   }
 
+  #limitUses() {
+    return limitUses(this.#config.limits, {
+      ...this.#rpc.stats(),
+      counts: this.#sequencer.counts,
+      watchers: this.#watch.size,
+      commandsInFlight: this.#sequencer.commandsInFlight,
+    });
+  }
+
   #snapshot(): GaugeSnapshot {
     return {
       counts: this.#sequencer.counts ?? undefined,
@@ -310,8 +340,12 @@ class Server implements RunningServer {
       journal: this.#recovered ? this.#sequencer.journalStats : undefined,
       draining: this.#draining,
       quietMs: this.#recovered ? this.#sequencer.quietMs : undefined,
+      leader: this.#notReady() === null,
       watchers: this.#watch.size,
       clocks: this.#clientClocks.report(),
+      limits: this.#limitUses(),
+      certificates: this.#diagnosis.certificates,
+      resources: this.#diagnosis.resources,
     };
   }
 
@@ -327,6 +361,7 @@ class Server implements RunningServer {
       journalLogBytes: stats.logBytes,
       journalCheckpointLagRecords: stats.checkpointLagRecords,
       clockSkew: this.#clientClocks.report(),
+      diagnosis: this.#diagnosis.report(),
     };
   }
 }

@@ -194,6 +194,7 @@ export const waiter: WaiterView = {
 
 export const counts = {
   leases: 1,
+  leasesEnding: 0,
   locks: 2,
   holds: 3,
   heldExclusive: 1,
@@ -203,6 +204,7 @@ export const counts = {
   oldestWaitMs: 0,
   waiters: 4,
   sessions: 5,
+  requestsRemembered: 0,
   lastToken: 6,
   timestamp: 7,
   incarnation: 8,
@@ -269,6 +271,16 @@ export const serverStatus: ServerStatus = {
   journalLogBytes: 0,
   journalCheckpointLagRecords: 0,
   clockSkew: { measured: 0, skewed: 0, warnMs: 500, certainMsMax: undefined, clients: [], serverAheadMs: 0 },
+  diagnosis: {
+    loopLag: { p50: 0, p99: 0, max: 0 },
+    commit: { p50: 0, p99: 0, max: 0 },
+    limits: [],
+    certificates: [],
+    wallClockMs: 0,
+    nodeVersion: "",
+    authentication: false,
+    encryption: false,
+  },
 };
 
 export interface TestServer {

@@ -7,6 +7,7 @@ import { type GaugeSnapshot, ServerMetrics } from "../../src/server/metrics/serv
 
 const counts: Counts = {
   leases: 3,
+  leasesEnding: 1,
   locks: 4,
   holds: 5,
   heldExclusive: 2,
@@ -16,6 +17,7 @@ const counts: Counts = {
   oldestWaitMs: 1_250,
   waiters: 6,
   sessions: 7,
+  requestsRemembered: 0,
   lastToken: 8,
   timestamp: 9,
   incarnation: 1,
@@ -28,7 +30,11 @@ const idle: GaugeSnapshot = {
   commandsQueued: 0,
   journalUp: true,
   draining: false,
+  leader: true,
   watchers: 0,
+  limits: [],
+  certificates: [],
+  resources: {},
 };
 
 const hold: HoldFacts = {
@@ -285,14 +291,19 @@ describe("gauges", () => {
           journalUp: false,
           journal: { writtenBytes: 100, logBytes: 200, checkpointLagRecords: 300 },
           draining: true,
+          leader: false,
           watchers: 12,
+          limits: [{ limit: "limits.locksMax", used: 3, max: 12 }],
+          certificates: [{ listener: "ops", subject: "CN=a", notAfterMs: 1_500_000 }],
+          resources: { storeFreeBytes: 4_096, openFiles: 20, openFilesMax: 80 },
           clocks: { measured: 13, skewed: 14, certainMsMax: 15_500 },
         };
       }),
     );
     expect(taken).toBe(1);
     expect(Object.fromEntries(series)).toMatchObject({
-      'leasehold_leases{state="live"}': 3,
+      'leasehold_leases{state="live"}': 2,
+      'leasehold_leases{state="ending"}': 1,
       leasehold_locks_known: 4,
       'leasehold_locks_held{mode="exclusive"}': 2,
       'leasehold_locks_held{mode="shared"}': 1,
@@ -315,6 +326,11 @@ describe("gauges", () => {
       leasehold_journal_log_bytes: 200,
       leasehold_journal_checkpoint_lag_records: 300,
       leasehold_draining: 1,
+      leasehold_leader: 0,
+      'leasehold_limit_used_ratio{limit="locksMax"}': 0.25,
+      'leasehold_limit_used_ratio{limit="openFiles"}': 0.25,
+      'leasehold_tls_certificate_expiry_timestamp_seconds{listener="ops"}': 1_500,
+      leasehold_store_free_bytes: 4_096,
       [`leasehold_build_info{version="1.2.3",node="${process.version}",store="level"}`]: 1,
     });
   });

@@ -75,6 +75,8 @@ export interface GrantedLock {
 }
 export interface Counts {
   readonly leases: number;
+  /** Of these, those that have ended, and whose holds and tickets are still being collected. */
+  readonly leasesEnding: number;
   readonly locks: number;
   readonly holds: number;
   /** The holds, by their mode. */
@@ -87,6 +89,8 @@ export interface Counts {
   /** The same for the oldest ticket. */
   readonly oldestWaitMs: number;
   readonly sessions: number;
+  /** Ids of unary requests that are over. */
+  readonly requestsRemembered: number;
   readonly lastToken: number;
   readonly timestamp: number;
   readonly incarnation: number;

@@ -187,6 +187,7 @@ export function counts(state: State, nowMs: number): Counts {
   const oldestTicket = state.tickets.values().next().value;
   return {
     leases: state.leases.size,
+    leasesEnding: state.collecting.size,
     locks: state.locks.size,
     holds: state.holds.size,
     heldExclusive: state.held.exclusive,
@@ -196,6 +197,7 @@ export function counts(state: State, nowMs: number): Counts {
     waiters: state.tickets.size,
     oldestWaitMs: oldestTicket === undefined ? 0 : Math.max(0, nowMs - oldestTicket.queuedAtMs),
     sessions: state.sessions.size,
+    requestsRemembered: state.pastRequests,
     lastToken: state.token,
     timestamp: state.clock.now,
     incarnation: state.incarnation,

@@ -78,6 +78,9 @@ export const refusalReasons = all<WireReason>()({
   INTERNAL: true,
 });
 
+/** Refusals that are about who asks. */
+export const authFailureReasons = ["UNAUTHENTICATED", "DENIED"] as const satisfies readonly WireReason[];
+
 export const rpcs = [
   ...["CreateLease", "RenewLease", "RevokeLease", "GetLease", "ListLeases"],
   ...["Acquire", "AcquireAll", "CancelAcquire", "Release", "Transfer", "Downgrade", "SetMetadata"],

@@ -3,6 +3,7 @@ import { status } from "@grpc/grpc-js";
 import client from "prom-client";
 import { codeOf } from "../rpc/errors.js";
 import type { Accumulator, Count } from "./accumulators.js";
+import * as define from "./definitions.js";
 import { Exposition, type Labels, NO_LABELS } from "./expose.js";
 import type { GaugeSnapshot, ServerMetrics, ServerMetricsOptions } from "./server-metrics.js";
 
@@ -40,6 +41,7 @@ export function registerAll(
   registerJournal(exposition, metrics);
   registerProcess(exposition, metrics, options);
   registerGauges(exposition, now);
+  registerBounds(exposition, now);
   if (options.processMetrics !== false) client.collectDefaultMetrics({ register: exposition.registry });
   return exposition.registry;
 }
@@ -128,6 +130,12 @@ function registerTransport(to: Exposition, metrics: ServerMetrics): void {
     help: "Requests that were answered with an error.",
     labels: ["reason"],
     series: countedBy("reason", metrics.refusals),
+  });
+  to.counter({
+    name: "leasehold_auth_failures_total",
+    help: "Callers that could not say who they are (UNAUTHENTICATED), or may not do what they asked for (DENIED).",
+    labels: ["reason"],
+    series: () => define.authFailureReasons.map((reason) => [{ reason }, metrics.refusals[reason].value] as const),
   });
   to.counter({
     name: "leasehold_sessions_created_total",
@@ -239,7 +247,19 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
       },
     });
 
-  gauge("leasehold_leases", "Leases that are alive.", (s) => s.counts?.leases, "gauge", { state: "live" });
+  to.gauge({
+    name: "leasehold_leases",
+    help: "Leases; an ending one is over, and its locks are being freed.",
+    labels: ["state"],
+    series: () => {
+      const { counts } = now();
+      if (counts === undefined) return [];
+      return [
+        [{ state: "live" }, counts.leases - counts.leasesEnding],
+        [{ state: "ending" }, counts.leasesEnding],
+      ];
+    },
+  });
   to.gauge({
     name: "leasehold_locks_held",
     help: "Grants that are held.",
@@ -307,6 +327,7 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
     (s) => s.journal?.writtenBytes,
     "counter",
   );
+  gauge("leasehold_leader", "1 while locks are granted here.", (s) => Number(s.leader));
   gauge("leasehold_draining", "1 while the server is shutting down.", (s) => Number(s.draining));
   to.gauge({
     name: "leasehold_sessions",
@@ -321,5 +342,37 @@ function registerGauges(to: Exposition, now: () => GaugeSnapshot): void {
         [{ state: "detached" }, detached],
       ];
     },
+  });
+}
+
+/** What runs out: bounds, space, certificates. */
+function registerBounds(to: Exposition, now: () => GaugeSnapshot): void {
+  to.gauge({
+    name: "leasehold_limit_used_ratio",
+    help: "How much of a bound of the server is used, from 0 to 1; the label is the option without `limits.`, or openFiles.",
+    labels: ["limit"],
+    series: () => {
+      const { limits, resources } = now();
+      const series = limits.map(
+        ({ limit, used, max }) => [{ limit: limit.replace("limits.", "") }, used / max] as const,
+      );
+      const { openFiles, openFilesMax } = resources;
+      if (!openFiles || !openFilesMax) return series;
+      return [...series, [{ limit: "openFiles" }, openFiles / openFilesMax] as const];
+    },
+  });
+  to.gauge({
+    name: "leasehold_store_free_bytes",
+    help: "Free space on the file system of the store.",
+    series: () => {
+      const { storeFreeBytes } = now().resources;
+      return storeFreeBytes === undefined ? [] : [[NO_LABELS, storeFreeBytes]];
+    },
+  });
+  to.gauge({
+    name: "leasehold_tls_certificate_expiry_timestamp_seconds",
+    help: "When the certificate that a listener shows runs out, in seconds since 1970.",
+    labels: ["listener"],
+    series: () => now().certificates.map(({ listener, notAfterMs }) => [{ listener }, notAfterMs / 1_000] as const),
   });
 }

@@ -4,6 +4,8 @@
  */
 import type { Registry } from "prom-client";
 import type { CoreEvent, Counts } from "../core/types.js";
+import type { CertificateFacts, LimitUse } from "../diagnosis/diagnosis.js";
+import type { ResourceFigures } from "../diagnosis/resources.js";
 import type { JournalObserver, JournalStats } from "../journal/journal.js";
 import type { WireReason } from "../rpc/errors.js";
 import type { ClockSkewReport } from "../skew/report.js";
@@ -27,8 +29,13 @@ export interface GaugeSnapshot {
   readonly draining: boolean;
   /** For how long nothing is granted after a restore. */
   readonly quietMs?: number | undefined;
+  /** Whether locks are granted now. */
+  readonly leader: boolean;
   /** Open watches. */
   readonly watchers: number;
+  readonly limits: readonly LimitUse[];
+  readonly certificates: readonly CertificateFacts[];
+  readonly resources: ResourceFigures;
   /** Undefined where no clocks are measured. */
   readonly clocks?: Pick<ClockSkewReport, "measured" | "skewed" | "certainMsMax"> | undefined;
 }
@@ -38,6 +45,8 @@ export interface ServerMetricsOptions {
   /** "level" or "memory" */
   readonly store: string;
   readonly snapshot: () => GaugeSnapshot;
+  /** Is told of every sample of the event loop's lag. */
+  readonly onLag?: (seconds: number) => void;
   /** Also tell about the process: memory, CPU, garbage collection. Default: true. */
   readonly processMetrics?: boolean;
 }
@@ -82,13 +91,17 @@ export class ServerMetrics {
   }));
 
   readonly #rpcOfPath = new Map<string, define.Rpc>();
-  readonly #lag = new LoopLag((seconds) => this.lag(seconds));
+  readonly #lag: LoopLag;
   readonly #registry: Registry;
   readonly #snapshot: () => GaugeSnapshot;
   #now: GaugeSnapshot | undefined;
 
   constructor(options: ServerMetricsOptions) {
     this.#snapshot = options.snapshot;
+    this.#lag = new LoopLag((seconds) => {
+      this.lag(seconds);
+      options.onLag?.(seconds);
+    });
     this.#registry = registerAll(this, options, () => this.#now ?? this.#snapshot());
   }
 

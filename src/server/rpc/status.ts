@@ -1,6 +1,7 @@
 /** AdminService.Status: what the core counts, together with what the rest of the server knows. */
 import type { leasehold } from "@leasehold/client/wire";
 import type { Counts } from "../core/types.js";
+import type { DiagnosisReport } from "../diagnosis/diagnosis.js";
 import type { ClientClock, ClockSkewReport } from "../skew/report.js";
 
 /** What the composition root knows beside the core. */
@@ -16,6 +17,7 @@ export interface ServerStatus {
   readonly journalLogBytes: number;
   readonly journalCheckpointLagRecords: number;
   readonly clockSkew: ClockSkewReport;
+  readonly diagnosis: DiagnosisReport;
 }
 
 export function statusBody(server: ServerStatus, counts: Counts): leasehold.v1.StatusResponse.$Properties {
@@ -40,12 +42,34 @@ function serverBody(server: ServerStatus, notServingReason: string): leasehold.v
     journalLogBytes: whole(server.journalLogBytes),
     journalCheckpointLagRecords: whole(server.journalCheckpointLagRecords),
     clockSkew: clockSkewBody(server.clockSkew),
+    diagnosis: diagnosisBody(server.diagnosis),
   };
 }
 
 function clockSkewBody(report: ClockSkewReport): leasehold.v1.ClockSkew.$Properties {
   const { measured, skewed, warnMs, clients, serverAheadMs } = report;
   return { measured, skewed, warnMs, clients: clients.map(clockBody), serverAheadMs: signed(serverAheadMs) };
+}
+
+function diagnosisBody(report: DiagnosisReport): leasehold.v1.Diagnosis.$Properties {
+  const { loopLag, commit, limits, certificates, storeFreeBytes = 0, openFiles = 0, openFilesMax = 0 } = report;
+  return {
+    loopLagMsP50: loopLag.p50,
+    loopLagMsP99: loopLag.p99,
+    loopLagMsMax: loopLag.max,
+    commitMsP50: commit.p50,
+    commitMsP99: commit.p99,
+    commitMsMax: commit.max,
+    limits: limits.map(({ limit, used, max }) => ({ limit, used: whole(used), max: whole(max) })),
+    certificates: certificates.map((one) => ({ ...one, notAfterMs: whole(one.notAfterMs) })),
+    storeFreeBytes: whole(storeFreeBytes),
+    wallClockMs: whole(report.wallClockMs),
+    nodeVersion: report.nodeVersion,
+    authentication: report.authentication,
+    encryption: report.encryption,
+    openFiles: whole(openFiles),
+    openFilesMax: whole(openFilesMax),
+  };
 }
 
 function clockBody(clock: ClientClock): leasehold.v1.ClientClock.$Properties {
