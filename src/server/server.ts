@@ -7,7 +7,7 @@ import { Diagnosis } from "./diagnosis/diagnosis.js";
 import { limitUses } from "./diagnosis/limit-uses.js";
 import { EventLog } from "./event-log.js";
 import { STORE_FORMAT } from "./journal/checkpoint.js";
-import { type Journal, JournalCorruptError } from "./journal/journal.js";
+import { type Journal, JournalCorruptError, type JournalObserver } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
 import type { Logger, LogLevel } from "./log.js";
 import { HotLocks } from "./metrics/hot-locks.js";
@@ -49,7 +49,7 @@ export interface RunningServer {
 export interface ServerHooks extends Pick<SecurityHooks, "reloadPollMs" | "wallMs"> {
   readonly log?: Logger;
   /** Only tests replace it. */
-  readonly openJournal?: () => Journal;
+  readonly openJournal?: (observer: JournalObserver) => Journal;
 }
 
 /** How often health follows what the sequencer says. */
@@ -124,7 +124,7 @@ class Server implements RunningServer {
     const observer = this.#metrics.journalObserver;
     const clock = new ServedClock(eventLoop);
     this.#sequencer = new Sequencer({
-      openJournal: hooks.openJournal ?? (() => createJournal(store.store, { observer })),
+      openJournal: () => hooks.openJournal?.(observer) ?? createJournal(store.store, { observer }),
       limits: config.limits,
       clock,
       turns: eventLoop,

@@ -41,6 +41,9 @@ const rabbitmq = {
   brew: "rabbitmq",
 };
 
+/** @type {Tool} */
+const prometheus = { debian: "prometheus", fedora: "prometheus", brew: "prometheus" };
+
 /** @satisfies {Record<string, Tool>} */
 const TOOLS = {
   postgres: postgresql,
@@ -66,6 +69,8 @@ const TOOLS = {
     brew: "grpcio-tools",
   },
   openssl: { debian: "openssl", fedora: "openssl", brew: "openssl" },
+  prometheus,
+  promtool: prometheus,
 };
 
 /** @typedef {keyof typeof TOOLS} ToolName */
@@ -244,6 +249,7 @@ const SERVICES = {
   faketime: /** @type {const} */ (["faketime"]),
   "python-grpc": /** @type {const} */ (["python3-grpc"]),
   openssl: /** @type {const} */ (["openssl"]),
+  prometheus: /** @type {const} */ (["prometheus", "promtool"]),
 };
 
 /** @typedef {keyof typeof SERVICES} ServiceName */
