@@ -163,6 +163,7 @@ class Server implements RunningServer {
       load: () => this.#load(),
       onBug: (error, request) => requests.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
+      onResult: (rpc, reason, durationMs) => this.#metrics.sessionRpc(rpc, reason, durationMs),
       onAnswer: (request, reason, durationMs) => {
         this.#metrics.rpc(request.path, reason, durationMs);
         requests.ended(request, reason, durationMs);

@@ -213,7 +213,7 @@ describe("measurements", () => {
       metrics.rpc("/leasehold.v1.LockService/Acquire", "OK", 1_000);
       metrics.rpc("/leasehold.v1.LockService/Release", "STALE_TOKEN", 2_000);
       metrics.rpc("Release", "CLUSTER_MISMATCH", 1_000); // another reason with the same code
-      metrics.rpc("Acquire", "OK", 1_000, "session");
+      metrics.sessionRpc("Acquire", "OK", 1_000);
       metrics.rpc("/evil/Name", "INVALID", 0);
       metrics.rpc("/evil/Other", "INVALID", 0);
       metrics.refused("LIMIT");

@@ -1,5 +1,5 @@
 /** Bounds of histograms and values of labels. All labels are known in advance: never a name, a holder or a token. */
-import type { CoreEvent, HoldEnd, LeaseEndReason, LockMode } from "../core/types.js";
+import type { CoreEvent, HoldEnd, LeaseEndReason, LockMode, Refusal, Request } from "../core/types.js";
 import type { JournalObserver } from "../journal/journal.js";
 import type { WireReason } from "../rpc/errors.js";
 
@@ -90,6 +90,32 @@ export const rpcs = [
 ] as const;
 export type Rpc = (typeof rpcs)[number];
 
+const rpcOfKind = {
+  createLease: "CreateLease",
+  renewLease: "RenewLease",
+  revokeLease: "RevokeLease",
+  getLease: "GetLease",
+  listLeases: "ListLeases",
+  acquire: "Acquire",
+  cancelAcquire: "CancelAcquire",
+  release: "Release",
+  transfer: "Transfer",
+  downgrade: "Downgrade",
+  setMetadata: "SetMetadata",
+  forceRelease: "ForceRelease",
+  validate: "Validate",
+  describeLock: "DescribeLock",
+  listLocks: "ListLocks",
+  topLocks: "TopLocks",
+  tick: "Tick",
+  status: "Status",
+  refused: "other", // what it would have been is not known any more
+} as const satisfies Record<(Request | Refusal)["kind"], Rpc>;
+
+/** As what a request of a session is counted. */
+export const rpcOfRequest = (request: Request | Refusal): Rpc =>
+  request.kind === "acquire" && request.all ? "AcquireAll" : rpcOfKind[request.kind];
+
 /** What a holder may ask for with a token that is stale. */
 export const staleTokenRpcs = {
   release: "Release",
@@ -98,7 +124,7 @@ export const staleTokenRpcs = {
   setMetadata: "SetMetadata",
 } as const satisfies Record<Event<"staleToken">["rpc"], Rpc>;
 
-/** unary: a call of its own. session: a command on a session's stream, or that stream itself. */
+/** unary: a call of its own. session: a command on a session's stream, or, as Attach, the welcome of that stream. */
 export type Transport = "unary" | "session";
 
 export type JournalOperation = Parameters<NonNullable<JournalObserver["error"]>>[0];

@@ -207,18 +207,26 @@ export class ServerMetrics {
   }
 
   /**
-   * A call was answered, or a command of a session. `path` is the gRPC path or its last segment; one that the server
+   * A call was answered. `path` is the gRPC path or its last segment; one that the server
    * does not know is counted as "other".
    */
-  rpc(path: string, reason: WireReason | "OK", durationMs: number, transport: define.Transport = "unary"): void {
-    const byReason = this.rpcs[this.#rpcOf(path)][transport];
+  rpc(path: string, reason: WireReason | "OK", durationMs: number): void {
+    this.#timed(this.rpcs[this.#rpcOf(path)].unary, reason, durationMs);
+    if (reason !== "OK") this.refused(reason);
+  }
+
+  /** A command of a session was answered. Refusals are reported by `refused`. */
+  sessionRpc(rpc: define.Rpc, reason: WireReason | "OK", durationMs: number): void {
+    this.#timed(this.rpcs[rpc].session, reason, durationMs);
+  }
+
+  #timed(byReason: Map<WireReason | "OK", Accumulator>, reason: WireReason | "OK", durationMs: number): void {
     let accumulator = byReason.get(reason);
     if (accumulator === undefined) {
       accumulator = histogram(define.SHORT_BOUNDS);
       byReason.set(reason, accumulator);
     }
     accumulator.observe(durationMs / 1_000);
-    if (reason !== "OK") this.refused(reason);
   }
 
   /** A request was refused that is not reported through `rpc`. */

@@ -52,6 +52,8 @@ export interface RpcServerOptions {
   onBug(error: unknown, request?: RequestInfo): void;
   /** See `SessionContext`. */
   readonly onRefusal?: NonNullable<SessionContext["onRefusal"]>;
+  /** See `SessionContext`. */
+  readonly onResult?: NonNullable<SessionContext["onResult"]>;
   /** See `UnaryContext`. */
   readonly onAnswer?: NonNullable<UnaryContext["onAnswer"]>;
   /** See `SessionContext`. */

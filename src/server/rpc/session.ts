@@ -26,6 +26,7 @@ import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
 import type { RequestInfo } from "./request-log.js";
+import { HELLO_SEQ, type OnResult, StreamTimes } from "./stream-times.js";
 import { StreamTraces } from "./stream-traces.js";
 
 /** The way back to the client. None of the methods may throw. */
@@ -63,6 +64,8 @@ export interface SessionContext {
   onBug(error: unknown, request: RequestInfo): void;
   /** A stream or a command was refused: for metrics. */
   onRefusal?(reason: WireFailure["reason"]): void;
+  /** A command was answered, or the stream welcomed: for metrics. */
+  readonly onResult?: OnResult;
   /** A stream has ended: for the log. "OK": its client ended it. */
   onStreamEnd?(request: RequestInfo, reason: WireFailure["reason"] | "OK", durationMs: number): void;
 }
@@ -129,6 +132,7 @@ class SessionStream implements SessionInput, LiveRoute {
   private ending: WireFailure | null = null;
   private forget: () => void = () => undefined;
   private readonly traces: StreamTraces;
+  private readonly times: StreamTimes;
   private readonly identity: Identity;
   private readonly info: RequestInfo;
   private readonly startedMs = performance.now();
@@ -142,6 +146,7 @@ class SessionStream implements SessionInput, LiveRoute {
     this.identity = identity;
     this.traces = new StreamTraces(context.tracing, context.core.commandsPerSessionMax);
     this.info = { requestId, path: ATTACH, principal: identity.principal.name, address };
+    this.times = new StreamTimes(context.onResult, context.core.commandsPerSessionMax);
     const { helloMsMax, frameBytesMax, listBytesMax } = context.limits;
     this.outbox = new Outbox(frameBytesMax, listBytesMax, context.pacing);
     this.helloTimer = setTimeout(() => this.helloOverdue(helloMsMax), helloMsMax);
@@ -172,6 +177,7 @@ class SessionStream implements SessionInput, LiveRoute {
     }
     clearTimeout(this.helloTimer);
     this.phase = "attaching";
+    this.times.hello();
     this.frame = 1;
     this.clock = this.context.clocks?.session(hello.owner, hello.client);
     this.clock?.heard(1, hello.clock);
@@ -208,6 +214,7 @@ class SessionStream implements SessionInput, LiveRoute {
     const { sessionId, epoch } = this;
     const { principal } = this.identity;
     const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length) : null;
+    this.times.begin(batch.requests);
     if (tooMany !== null) this.notTaken(batch.requests, tooMany);
     if (this.isClosed) return;
     // Renewals are never too many: whoever asks for too much keeps what it has.
@@ -233,6 +240,7 @@ class SessionStream implements SessionInput, LiveRoute {
       this.end(failure);
       return;
     }
+    this.times.notTaken(requests, failure.reason);
     for (const { seq } of requests) {
       this.outbox.failure(seq, failure);
       this.context.onRefusal?.(failure.reason);
@@ -276,6 +284,7 @@ class SessionStream implements SessionInput, LiveRoute {
 
   private result(seq: number, outcome: Outcome): void {
     this.traces.answered(seq, outcome);
+    this.times.answered(seq, outcome);
     if (outcome.kind === "refused") this.context.onRefusal?.(outcome.reason);
     try {
       this.outbox.result(seq, outcome);
@@ -286,6 +295,7 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   private attached(outcome: Outcome): void {
+    this.times.answered(HELLO_SEQ, outcome);
     if (outcome.kind === "refused") {
       this.ending = failureOf(outcome);
       return;
@@ -318,6 +328,7 @@ class SessionStream implements SessionInput, LiveRoute {
   }
 
   flush(): void {
+    this.times.flushed();
     if (this.phase === "closed") return;
     if (this.outbox.filled && this.phase === "open") this.write();
     if (this.ending !== null) this.end(this.ending);
