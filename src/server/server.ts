@@ -3,7 +3,7 @@ import type { BackupOrigin } from "./backup/stream.js";
 import { formatEndpoint, parseEndpoint } from "./config/endpoint.js";
 import type { ServerConfig } from "./config/schema.js";
 import { authenticates, encrypts } from "./config/security.js";
-import { Diagnosis } from "./diagnosis/diagnosis.js";
+import { type CertificateFacts, Diagnosis } from "./diagnosis/diagnosis.js";
 import { limitUses } from "./diagnosis/limit-uses.js";
 import { EventLog } from "./event-log.js";
 import { STORE_FORMAT } from "./journal/checkpoint.js";
@@ -109,7 +109,7 @@ class Server implements RunningServer {
     this.#diagnosis = new Diagnosis({
       storeDirectory: store.store.kind === "level" ? store.store.directory : undefined,
       limits: () => this.#limitUses(),
-      certificates: () => [],
+      certificates: () => this.#certificateFacts(),
       authentication: authenticates(config),
       encryption: encrypts(config),
       monotonicMs: () => performance.now(),
@@ -147,7 +147,7 @@ class Server implements RunningServer {
       onTime: () => clock.mayExpire(), // nothing expires just after a stall, for the same reason
       log: this.#log,
     });
-    this.#security = new Security(config, hooks);
+    this.#security = new Security(config, { ...hooks, onRefused: (kind) => this.#metrics.authFailed(kind) });
     const requests = new RequestLog(this.#log);
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
@@ -321,6 +321,15 @@ class Server implements RunningServer {
   #load(): number {
     const queued = this.#sequencer.commandsInFlight / this.#config.limits.commandsInFlightMax;
     return Math.max(queued, this.#metrics.loopLagSeconds / LOADED_LAG_SECONDS);
+  }
+
+  /** Both listeners show the same certificate. */
+  #certificateFacts(): CertificateFacts[] {
+    const { certificates } = this.#security;
+    if (certificates === null) return [];
+    const { subject, notAfterMs } = certificates.served;
+    const listeners = this.#ops === null ? (["grpc"] as const) : (["grpc", "ops"] as const);
+    return listeners.map((listener) => ({ listener, subject, notAfterMs }));
   }
 
   #limitUses() {

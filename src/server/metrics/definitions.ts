@@ -2,6 +2,7 @@
 import type { CoreEvent, HoldEnd, LeaseEndReason, LockMode, Refusal, Request } from "../core/types.js";
 import type { JournalObserver } from "../journal/journal.js";
 import type { WireReason } from "../rpc/errors.js";
+import type { AuthFailure } from "../security/failures.js";
 
 /** 0.1 ms to 5 s, in seconds. */
 export const SHORT_BOUNDS = [
@@ -78,8 +79,15 @@ export const refusalReasons = all<WireReason>()({
   INTERNAL: true,
 });
 
-/** Refusals that are about who asks. */
-export const authFailureReasons = ["UNAUTHENTICATED", "DENIED"] as const satisfies readonly WireReason[];
+/** What is wrong with who asks. denied: it is known who it is, but it may not do that. */
+export type AuthFailureReason = AuthFailure["kind"] | "denied";
+export const authFailureReasons = all<AuthFailureReason>()({
+  missing: true,
+  malformed: true,
+  unknown: true,
+  expired: true,
+  denied: true,
+});
 
 export const rpcs = [
   ...["CreateLease", "RenewLease", "RevokeLease", "GetLease", "ListLeases"],

@@ -3,7 +3,6 @@ import { status } from "@grpc/grpc-js";
 import client from "prom-client";
 import { codeOf } from "../rpc/errors.js";
 import type { Accumulator, Count } from "./accumulators.js";
-import * as define from "./definitions.js";
 import { Exposition, type Labels, NO_LABELS } from "./expose.js";
 import type { GaugeSnapshot, ServerMetrics, ServerMetricsOptions } from "./server-metrics.js";
 
@@ -133,9 +132,9 @@ function registerTransport(to: Exposition, metrics: ServerMetrics): void {
   });
   to.counter({
     name: "leasehold_auth_failures_total",
-    help: "Callers that could not say who they are (UNAUTHENTICATED), or may not do what they asked for (DENIED).",
+    help: "Times that a caller was turned away, for its credentials or, as denied, for what it asked for.",
     labels: ["reason"],
-    series: () => define.authFailureReasons.map((reason) => [{ reason }, metrics.refusals[reason].value] as const),
+    series: countedBy("reason", metrics.authFailures),
   });
   to.counter({
     name: "leasehold_sessions_created_total",

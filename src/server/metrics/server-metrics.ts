@@ -77,6 +77,7 @@ export class ServerMetrics {
   readonly clockJumpsRefused = new Count();
   readonly halts = new Count();
   readonly refusals = counters(define.refusalReasons);
+  readonly authFailures = counters(define.authFailureReasons);
   readonly commits = histogram(define.SHORT_BOUNDS);
   readonly batches = histogram(define.BATCH_BOUNDS);
   readonly checkpoints = histogram(define.SHORT_BOUNDS);
@@ -232,6 +233,11 @@ export class ServerMetrics {
   /** A request was refused that is not reported through `rpc`. */
   refused(reason: WireReason): void {
     this.refusals[reason].value++;
+  }
+
+  /** Somebody was turned away. */
+  authFailed(reason: define.AuthFailureReason): void {
+    this.authFailures[reason].value++;
   }
 
   /** The event loop was this late. */

@@ -17,7 +17,7 @@ export interface AccessControlOptions {
   readonly audit: AuditLog;
   readonly monotonicMs: () => number;
   /** Somebody was refused: for metrics. */
-  onRefused?(kind: AuthFailure["kind"] | "denied" | "rate"): void;
+  onRefused?(kind: AuthFailure["kind"] | "denied"): void;
 }
 
 /** Principals that are remembered although nothing of theirs is open. Who is forgotten begins with a full bucket. */
@@ -108,7 +108,6 @@ export class AccessControl implements Access {
     if (requestsPerSecond === 0) return null;
     const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, this.#options.monotonicMs());
     if (waitMs === 0) return null;
-    this.#options.onRefused?.("rate");
     const message = `${account.name} makes more than its ${requestsPerSecond} requests a second`;
     return { reason: "LIMIT", message, retryAfterMs: waitMs };
   }
