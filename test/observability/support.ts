@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Journal, JournalStats, Mutations, Recovery } from "../../src/server/journal/journal.js";
+import type { Journal, JournalSnapshot, JournalStats, Mutations, Recovery } from "../../src/server/journal/journal.js";
 
 const shipped = fileURLToPath(new URL("../../deploy", import.meta.url));
 
@@ -25,6 +25,10 @@ export class SlowJournal implements Journal {
   async append(mutations: Mutations): Promise<void> {
     await this.inner.append(mutations);
     if (this.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.delayMs));
+  }
+
+  snapshot(): Promise<JournalSnapshot> {
+    return this.inner.snapshot();
   }
 
   stats(): JournalStats {
