@@ -9,6 +9,7 @@ import { deadlocked, findKnot, isWaitedFor, refuse } from "./deadlock.js";
 import { ensureLock, fits } from "./holders.js";
 import { AT_ONCE, type Bid, endDeadHolds, grant, grantOutcome, schedule, type Wanted } from "./holds.js";
 import { createLease, liveLease, renewLease, unknownLease } from "./leases.js";
+import { denied, mayUse, refuseQuota } from "./principals.js";
 import { firstPlace } from "./queue.js";
 import { refuseQuiet } from "./quiet.js";
 import { putTicket } from "./records.js";
@@ -27,12 +28,13 @@ import {
   unlinkTicket,
   waiting,
 } from "./tickets.js";
-import type { Acquire, Effects, LockItem, Outcome, Refusal, Route } from "./types.js";
+import type { Acquire, Effects, LockItem, Outcome, Principal, Refusal, Route } from "./types.js";
 import { viewBusy } from "./views.js";
 
 /** Who sent a request and where the answer goes. */
 export interface Caller {
   readonly route: Route;
+  readonly principal: Principal;
   /** Null: a unary call. */
   readonly session: Session | null;
   /** 0: a unary call. */
@@ -47,9 +49,11 @@ export const cancelledRequest: Refusal = {
 
 /** Returns the answer, or null when it follows later through the caller's route. */
 export function acquire(state: State, fx: Effects, request: Acquire, caller: Caller, nowMs: number): Outcome | null {
+  const leaseId = request.holder.kind === "lease" ? request.holder.leaseId : "";
+  const lease = liveLease(state, leaseId);
+  if (lease !== undefined && !mayUse(caller.principal, lease.principal)) return denied("lease");
   if (caller.session === null && request.requestId !== "") {
-    const leaseId = request.holder.kind === "lease" ? request.holder.leaseId : "";
-    const known = state.requests.get(requestKey(leaseId, request.requestId));
+    const known = state.requests.get(requestKey(leaseId, caller.principal.name, request.requestId));
     if (known !== undefined) return acquireAgain(state, fx, known, request, caller, nowMs);
     const refusal = refuseRequestId(state);
     if (refusal !== null) return refusal;
@@ -68,9 +72,9 @@ function acquireNew(state: State, fx: Effects, request: Acquire, caller: Caller,
     fx.events.push({ kind: "acquireEnded", outcome: "busy", mode: taken.mode, waitedMs: 0 });
     return viewBusy(state, taken.name, request.all, false, 0, request.wallMs, nowMs);
   }
-  const full = refuseFull(state, request.items, taken !== null, named);
+  const full = refuseFull(state, request.items, taken !== null, named, caller.principal);
   if (full !== null) return full;
-  const lease = named ?? createLease(state, fx, ownLease(request), true, null, 0, nowMs);
+  const lease = named ?? createLease(state, fx, ownLease(request), true, caller.principal, null, 0, nowMs);
   if (lease.kind === "refused") return lease;
   const bid: Bid = {
     lease,
@@ -103,7 +107,13 @@ function firstTaken(state: State, items: readonly LockItem[], nowMs: number): Lo
 }
 
 /** Null, or which bound is reached. */
-function refuseFull(state: State, items: readonly LockItem[], waits: boolean, lease: Lease | null): Refusal | null {
+function refuseFull(
+  state: State,
+  items: readonly LockItem[],
+  waits: boolean,
+  lease: Lease | null,
+  principal: Principal,
+): Refusal | null {
   const { limits, locks } = state;
   let unknown = 0;
   for (const { name } of items) {
@@ -120,7 +130,9 @@ function refuseFull(state: State, items: readonly LockItem[], waits: boolean, le
     const message = `the lease has its ${limits.holdsPerLeaseMax} holds and waits`;
     return { kind: "refused", reason: "LIMIT", message };
   }
-  return null;
+  // The locks of a principal that waits are counted now and not when its turn comes: then nobody behind it could go on.
+  const refusal = refuseQuota(state, principal, "locks", items.length);
+  return refusal ?? (waits ? refuseQuota(state, principal, "waiters", items.length) : null);
 }
 
 function ownLease(request: Acquire) {

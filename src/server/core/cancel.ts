@@ -1,6 +1,8 @@
 /** Acquires that are withdrawn, and calls that are gone before their answer. */
 import { type Caller, cancelledRequest } from "./acquire.js";
 import { endHold, schedule } from "./holds.js";
+import { liveLease } from "./leases.js";
+import { denied, mayUse } from "./principals.js";
 import { refuseRequestId, rememberRequest } from "./requests.js";
 import { storeOutcome } from "./session-log.js";
 import {
@@ -37,7 +39,10 @@ export function cancelAcquire(
     storeOutcome(state, caller.session, target.seq, { kind: "cancelled" });
     return { kind: "cancelled", what };
   }
-  const key = requestKey(target.leaseId, target.requestId);
+  const { principal } = caller;
+  const lease = liveLease(state, target.leaseId);
+  if (lease !== undefined && !mayUse(principal, lease.principal)) return denied("lease");
+  const key = requestKey(target.leaseId, principal.name, target.requestId);
   const known = state.requests.get(key);
   if (known === undefined) {
     const refusal = refuseRequestId(state);

@@ -14,7 +14,7 @@ import { attach, detach } from "./session.js";
 import { acknowledge, acknowledgeEach } from "./session-log.js";
 import { settle } from "./settle.js";
 import type { Lease, Session, State } from "./state.js";
-import type { Attach, Call, Command, Counts, Effects, Frame } from "./types.js";
+import { type Attach, anybody, type Call, type Command, type Counts, type Effects, type Frame } from "./types.js";
 import { counts } from "./views.js";
 
 export const emptyEffects = (): Effects => ({ mutations: [], replies: [], events: [] });
@@ -130,10 +130,10 @@ export class Core {
     settle(this.#state, fx, nowMs, this.#state.limits.expirySliceMax);
   }
 
-  #call({ request, route, observed }: Call, nowMs: number, fx: Effects): number {
+  #call({ request, route, principal = anybody, observed }: Call, nowMs: number, fx: Effects): number {
     const state = this.#state;
     const clockAheadBy = request.kind === "tick" ? 0 : observe(state, fx, observed, nowMs);
-    const caller: Caller = { route, session: null, seq: 0 };
+    const caller: Caller = { route, principal, session: null, seq: 0 };
     const outcome = execute(state, fx, request, caller, nowMs);
     // A renewal settles nothing: what that brings would leave with its answer, ahead of the batch.
     if (request.kind !== "renewLease") this.#settle(fx, nowMs);
@@ -155,12 +155,13 @@ export class Core {
     const session = state.sessions.get(command.sessionId);
     if (session === undefined || session.route === null || session.epoch !== command.epoch) return state.batch;
     const { route } = session;
+    const { principal = anybody } = command;
     acknowledge(session, command.ackedBelow);
     acknowledgeEach(session, command.acked);
     const clockAheadBy = observe(state, fx, command.observed, nowMs);
     const dependsOn = this.#renew(command, session, nowMs, fx);
     for (const { seq, request } of command.requests) {
-      const caller: Caller = { route, session, seq };
+      const caller: Caller = { route, principal, session, seq };
       const outcome = request.kind === "refused" ? request : executeOnce(state, fx, request, caller, session, nowMs);
       this.#settle(fx, nowMs);
       if (outcome !== null) fx.replies.push({ kind: "outcome", route, seq, outcome, clockAheadBy: 0 });

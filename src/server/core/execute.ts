@@ -6,6 +6,7 @@ import { downgrade, findHold, release, setMetadata, transfer } from "./handover.
 import { ended, grantOutcome } from "./holds.js";
 import { revoke } from "./lease-end.js";
 import { createLease, liveLease, remainingMs, renewLease, unknownLease, viewLease } from "./leases.js";
+import { denied, mayUse } from "./principals.js";
 import type { Session, State } from "./state.js";
 import { reattachTicket } from "./tickets.js";
 import type { CreateLease, Effects, Outcome, RenewLease, Request, Tick } from "./types.js";
@@ -29,10 +30,11 @@ export function execute(state: State, fx: Effects, request: Request, caller: Cal
     case "createLease":
       return create(state, fx, request, caller, nowMs);
     case "renewLease":
-      return renew(state, fx, request, nowMs);
+      return renew(state, fx, request, caller, nowMs);
     case "revokeLease": {
       const { lease } = request;
       const target = lease.kind === "lease" ? liveLease(state, lease.leaseId) : caller.session?.leases.get(lease.seq);
+      if (target !== undefined && !mayUse(caller.principal, target.principal)) return denied("lease");
       return revoke(state, fx, target, request.expired, nowMs);
     }
     case "forceRelease":
@@ -40,7 +42,7 @@ export function execute(state: State, fx: Effects, request: Request, caller: Cal
     case "tick":
       return tick(state, fx, request, nowMs);
     default:
-      return read(state, request, nowMs);
+      return read(state, request, caller, nowMs);
   }
 }
 
@@ -50,11 +52,13 @@ type Read = Extract<
 >;
 
 /** What changes nothing. */
-function read(state: State, request: Read, nowMs: number): Outcome {
+function read(state: State, request: Read, caller: Caller, nowMs: number): Outcome {
   switch (request.kind) {
     case "getLease": {
       const lease = liveLease(state, request.leaseId);
-      return lease === undefined ? unknownLease : { kind: "lease", lease: viewLease(lease, nowMs) };
+      if (lease === undefined) return unknownLease;
+      if (!mayUse(caller.principal, lease.principal)) return denied("lease");
+      return { kind: "lease", lease: viewLease(lease, nowMs) };
     }
     case "listLeases":
       return listLeases(state, request, nowMs);
@@ -74,18 +78,20 @@ function read(state: State, request: Read, nowMs: number): Outcome {
 }
 
 function create(state: State, fx: Effects, request: CreateLease, caller: Caller, nowMs: number): Outcome {
-  const lease = createLease(state, fx, request, false, caller.session, caller.seq, nowMs);
+  const lease = createLease(state, fx, request, false, caller.principal, caller.session, caller.seq, nowMs);
   if (lease.kind === "refused") return lease;
   caller.session?.unacked.set(caller.seq, lease);
   return { kind: "lease", lease: viewLease(lease, nowMs) };
 }
 
-function renew(state: State, fx: Effects, { leaseId, progress }: RenewLease, nowMs: number): Outcome {
+function renew(state: State, fx: Effects, request: RenewLease, caller: Caller, nowMs: number): Outcome {
+  const { leaseId, progress } = request;
   const lease = liveLease(state, leaseId);
   if (lease === undefined) {
     fx.events.push({ kind: "leaseRenewed", result: "unknown", slackRatio: 0 });
     return unknownLease;
   }
+  if (!mayUse(caller.principal, lease.principal)) return denied("lease");
   renewLease(state, fx, lease, progress, nowMs);
   const revoking = [...(lease.revoking ?? [])].map((hold) => ({ token: hold.token, message: hold.revoking ?? "" }));
   const { displayId, owner, ttlMs } = lease;

@@ -7,6 +7,7 @@
 import type { Caller } from "./acquire.js";
 import { delayUntilMs, fitsBeside, isAlive, touch } from "./holders.js";
 import { endDeadHolds, endHold, factsOf } from "./holds.js";
+import { denied, mayUse } from "./principals.js";
 import { placeAt } from "./queue.js";
 import { putHold } from "./records.js";
 import { storeOutcome } from "./session-log.js";
@@ -37,6 +38,7 @@ function holdOf(
     const why = hold === undefined ? "it was released, lost, or never granted" : "it is being taken away";
     return { kind: "refused", reason: "STALE_TOKEN", message: `token ${token} does not hold this lock: ${why}` };
   }
+  if (!mayUse(caller.principal, hold.lease.principal)) return denied("grant");
   if (hold.seq > 0 && hold.lease.session !== caller.session) {
     const does = { release: "released", transfer: "transferred", downgrade: "downgraded", setMetadata: "changed" }[
       kind

@@ -7,6 +7,7 @@
 import { dropClaimers, joinContender } from "./claims.js";
 import { addHolder, delayLock, lowestFreeSlots, removeHolder, touch } from "./holders.js";
 import { removeLease } from "./leases.js";
+import { countUsage } from "./principals.js";
 import { deleteHold, putHold } from "./records.js";
 import { keyOf, rememberRequest } from "./requests.js";
 import { storeOutcome } from "./session-log.js";
@@ -128,6 +129,7 @@ export function addHold(state: State, hold: Hold): void {
   hold.lease.holds.add(hold);
   state.holds.set(hold.token, hold);
   state.held[hold.mode]++;
+  countUsage(state, hold.lease.principal, "locks", 1);
   hold.set?.holds.push(hold);
   if (hold.seq > 0) hold.lease.session?.holds.add(hold);
   const key = keyOf(hold);
@@ -196,6 +198,7 @@ function removeHold(state: State, hold: Hold): void {
   lease.revoking?.delete(hold);
   state.holds.delete(hold.token);
   state.held[hold.mode]--;
+  countUsage(state, lease.principal, "locks", -1);
   state.deadlines.delete(hold);
   dropClaimers(state, hold);
   if (hold.seq > 0) lease.session?.holds.delete(hold);

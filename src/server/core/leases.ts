@@ -8,10 +8,11 @@
  * A lease with `progressEveryMs` lives while two things go on: renewals, and reports of progress. Each has a deadline and
  * an incarnation of its own, else a worker that hangs would be given its whole interval again at every restart.
  */
+import { countUsage, refuseQuota } from "./principals.js";
 import { deleteLease, putLease } from "./records.js";
 import { dropSessionIfOver, storeOutcome } from "./session-log.js";
 import type { Lease, Session, State } from "./state.js";
-import type { Effects, LeaseView, Refusal } from "./types.js";
+import type { Effects, LeaseView, Principal, Refusal } from "./types.js";
 
 export const unknownLease: Refusal = {
   kind: "refused",
@@ -35,6 +36,7 @@ export function createLease(
   fx: Effects,
   init: NewLease,
   own: boolean,
+  principal: Principal,
   session: Session | null,
   seq: number,
   nowMs: number,
@@ -45,6 +47,8 @@ export function createLease(
   if (session !== null && session.leases.size >= state.limits.holdsPerLeaseMax) {
     return { kind: "refused", reason: "LIMIT", message: `the session has its ${state.limits.holdsPerLeaseMax} leases` };
   }
+  const refusal = refuseQuota(state, principal, "leases", 1);
+  if (refusal !== null) return refusal;
   const { ttlMs, progressEveryMs } = init;
   const lease: Lease = {
     kind: "lease",
@@ -54,6 +58,7 @@ export function createLease(
     progressEveryMs,
     owner: init.owner,
     metadata: init.metadata,
+    principal: principal.name,
     session,
     seq,
     own,
@@ -87,6 +92,7 @@ export function addLease(state: State, lease: Lease): void {
   state.leasesByDisplayId.set(lease.displayId, lease);
   state.leaseIndex.add(lease.displayId);
   lease.session?.leases.set(lease.seq, lease);
+  countUsage(state, lease.principal, "leases", 1);
 }
 
 /** A lease that is alive, by id. */
@@ -121,6 +127,7 @@ export function removeLease(state: State, fx: Effects, lease: Lease): void {
   state.leasesByDisplayId.delete(lease.displayId);
   state.leaseIndex.delete(lease.displayId);
   deleteLease(fx, lease);
+  countUsage(state, lease.principal, "leases", -1);
   const { session } = lease;
   if (session === null) return;
   session.leases.delete(lease.seq);

@@ -33,7 +33,7 @@ export type LeaseRecord = [
   more?: LeaseMore,
 ];
 /** `diedServedMs`: 0 while it lives. */
-export type LeaseMore = [progressEveryMs: number, progressedIn: number, diedServedMs: number];
+export type LeaseMore = [progressEveryMs: number, progressedIn: number, diedServedMs: number, principal?: string];
 export type HoldRecord = [
   name: string,
   leaseId: string,
@@ -83,6 +83,7 @@ export type SessionRecord = [
   ackedBelow: number,
   released: number[],
   others: [seq: number, kind: Exclude<SessionOutcome["kind"], "released">, token: number][],
+  principal?: string,
 ];
 export type RequestRecord = [end: PastRequest["end"], token: number];
 
@@ -124,9 +125,11 @@ export function putLease(state: State, fx: Effects, lease: Lease): void {
     lease.renewedIn,
     lease.dead ?? "",
   ];
-  if (lease.progressEveryMs > 0 || lease.dead !== null) {
+  if (lease.progressEveryMs > 0 || lease.dead !== null || lease.principal !== "") {
     const diedServedMs = lease.dead === null ? 0 : toServed(state, lease.diedAtMs);
-    record.push([lease.progressEveryMs, lease.progressedIn, diedServedMs]);
+    const more: LeaseMore = [lease.progressEveryMs, lease.progressedIn, diedServedMs];
+    if (lease.principal !== "") more.push(lease.principal);
+    record.push(more);
   }
   put(fx, `l/${lease.id}`, record);
 }
@@ -231,6 +234,7 @@ export function putSession(fx: Effects, session: Session): void {
     }
   }
   const record: SessionRecord = [session.epoch, session.ackedBelow, released, others];
+  if (session.principal !== "") record.push(session.principal);
   put(fx, `s/${session.id}`, record);
 }
 

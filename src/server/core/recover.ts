@@ -126,8 +126,12 @@ function remainingTimes(
   };
 }
 
-function recoverSession(state: State, id: string, [epoch, ackedBelow, released, others]: SessionRecord): void {
-  const session = newSession(id, epoch);
+function recoverSession(
+  state: State,
+  id: string,
+  [epoch, ackedBelow, released, others, principal = ""]: SessionRecord,
+): void {
+  const session = newSession(id, principal, epoch);
   session.ackedBelow = ackedBelow;
   for (const seq of released) session.unacked.set(seq, { kind: "released" });
   for (const [seq, kind, token] of others) {
@@ -145,7 +149,7 @@ function recoverLease(
 ): void {
   const session = sessionId === "" ? null : state.sessions.get(sessionId);
   if (session === undefined) throw new Error(`lease ${displayId} names a session that is not there`);
-  const [progressEveryMs, progressedIn, diedServedMs] = more ?? [0, renewedIn, 0];
+  const [progressEveryMs, progressedIn, diedServedMs, principal = ""] = more ?? [0, renewedIn, 0];
   const ttlUntilMs = nowMs + remaining(renewedIn, ttlMs);
   const progressUntilMs =
     progressEveryMs > 0 ? nowMs + remaining(progressedIn, progressEveryMs) : Number.POSITIVE_INFINITY;
@@ -157,6 +161,7 @@ function recoverLease(
     progressEveryMs,
     owner,
     metadata,
+    principal,
     session,
     seq,
     own: own === 1,

@@ -12,7 +12,8 @@ import type { Effects, Refusal } from "./types.js";
 /** The key of the Acquire that made this hold or ticket, or "" if it cannot be repeated. */
 export function keyOf(entry: Hold | Ticket): string {
   if (entry.requestId === "") return "";
-  return requestKey(entry.lease.own ? "" : entry.lease.id, entry.requestId);
+  const { lease, requestId } = entry;
+  return requestKey(lease.own ? "" : lease.id, lease.principal, requestId);
 }
 
 /** Remembers that the Acquire is over. */

@@ -4,10 +4,11 @@
  */
 import { endHold, isWhole, tellHolder } from "./holds.js";
 import { revoke } from "./lease-end.js";
+import { denied, mayUse } from "./principals.js";
 import { dropSessionIfOver, markDirty } from "./session-log.js";
 import type { Hold, Session, State } from "./state.js";
 import { detachTicket, removeTicket } from "./tickets.js";
-import type { Attach, Effects, Outcome, Refusal } from "./types.js";
+import { type Attach, anybody, type Effects, type Outcome, type Refusal } from "./types.js";
 
 export function attach(state: State, fx: Effects, command: Attach, nowMs: number): Outcome {
   const refusal = refuseOrigin(state, fx, command);
@@ -38,7 +39,7 @@ function attachNew(state: State, fx: Effects, command: Attach): Outcome {
   if (state.sessions.size >= state.limits.sessionsMax) {
     return { kind: "refused", reason: "LIMIT", message: `the server has its ${state.limits.sessionsMax} sessions` };
   }
-  const session = newSession(command.newSessionId, command.epoch);
+  const session = newSession(command.newSessionId, command.principal?.name ?? "", command.epoch);
   session.route = command.route;
   state.sessions.set(session.id, session);
   markDirty(state, session);
@@ -46,9 +47,10 @@ function attachNew(state: State, fx: Effects, command: Attach): Outcome {
   return { kind: "welcome", sessionId: session.id, epoch: session.epoch, resumed: false, lost: [] };
 }
 
-export function newSession(id: string, epoch: number): Session {
+export function newSession(id: string, principal: string, epoch: number): Session {
   return {
     id,
+    principal,
     epoch,
     route: null,
     ackedBelow: 0,
@@ -67,12 +69,16 @@ function resume(state: State, fx: Effects, command: Attach, nowMs: number): Outc
     fx.events.push({ kind: "sessionAttached", result: "unknown" });
     return { kind: "refused", reason: "UNKNOWN_SESSION", message: "no such session: all its leases are dead" };
   }
+  const principal = command.principal ?? anybody;
+  if (!mayUse(principal, session.principal)) return denied("session");
   if (command.epoch <= session.epoch) {
     fx.events.push({ kind: "sessionAttached", result: "stale" });
     const message = `epoch ${session.epoch} of this session has attached already`;
     return { kind: "refused", reason: "SESSION_REPLACED", message };
   }
   if (session.route !== null) fx.replies.push({ kind: "replaced", route: session.route });
+  // So that all its leases are the principal's, or nobody's, whoever renews them.
+  if (session.principal === "") session.principal = principal.name;
   session.epoch = command.epoch;
   session.route = command.route;
   markDirty(state, session);

@@ -1,6 +1,7 @@
 import { Deadlines, type Timed } from "./deadlines.js";
 import type { LamportClock } from "./lamport.js";
 import { NameIndex } from "./name-index.js";
+import type { Usage } from "./principals.js";
 import type { CoreLimits, LeaseEndReason, LockItem, LockMode, Route } from "./types.js";
 
 /** A promise of liveness. When it ends, its holds and tickets end with it. */
@@ -14,6 +15,8 @@ export interface Lease extends Timed {
   readonly progressEveryMs: number;
   readonly owner: string;
   readonly metadata: string;
+  /** The name of the principal that it belongs to; "": it was made while authentication was off. */
+  readonly principal: string;
   /** The session that created it, with the sequence number of that command; null and 0 for a unary call. */
   readonly session: Session | null;
   readonly seq: number;
@@ -188,6 +191,8 @@ export type SessionOutcome =
 /** One client's stream of commands, which may be resumed on another connection. */
 export interface Session {
   readonly id: string;
+  /** Whose it is. One that belongs to nobody becomes the first principal's that resumes it. */
+  principal: string;
   epoch: number;
   /** Null: detached. */
   route: Route | null;
@@ -249,6 +254,8 @@ export interface State {
   /** Unary Acquires that wait or hold, by `requestKey`. */
   readonly requests: Map<string, Hold | Ticket | PastRequest>;
   pastRequests: number;
+  /** What each principal has, by its name; nobody in particular has no entry, and who has nothing has none. */
+  readonly usage: Map<string, Usage>;
   /** Unary tickets by the call that waits. */
   readonly callTickets: Map<Route, Ticket>;
   readonly deadlines: Deadlines<Lease | Hold | Ticket | PastRequest | Delay>;
@@ -286,6 +293,7 @@ export function emptyState(init: {
     dirtySessions: new Set(),
     requests: new Map(),
     pastRequests: 0,
+    usage: new Map(),
     callTickets: new Map(),
     deadlines: new Deadlines(),
     collecting: new Set(),
@@ -294,5 +302,13 @@ export function emptyState(init: {
   };
 }
 
-/** The key of a unary Acquire among those of all callers: its own id, within the lease that it named. */
-export const requestKey = (leaseId: string, requestId: string): string => `${leaseId}/${requestId}`;
+/**
+ * The key of a unary Acquire among those of all callers: its own id, within the lease that it named; without one, within
+ * what its principal asked for. The name of a principal may hold any character, so its length comes with it, behind an @
+ * that no lease is left with: clients may name leases that never were.
+ */
+export function requestKey(leaseId: string, principal: string, requestId: string): string {
+  if (leaseId.startsWith("@")) return `@${leaseId}/${requestId}`;
+  if (leaseId !== "" || principal === "") return `${leaseId}/${requestId}`;
+  return `@${principal.length}/${principal}/${requestId}`;
+}

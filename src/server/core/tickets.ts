@@ -8,6 +8,7 @@ import { claimAll, dropClaims } from "./claims.js";
 import { touch } from "./holders.js";
 import type { Bid, Wanted } from "./holds.js";
 import { removeLease, unknownLease } from "./leases.js";
+import { countUsage } from "./principals.js";
 import { addPlace, countWaiters, positionOf, removePlace } from "./queue.js";
 import { deleteTicket } from "./records.js";
 import { keyOf } from "./requests.js";
@@ -68,6 +69,7 @@ export function addTicket(state: State, ticket: Ticket): void {
   state.tickets.set(ticket.serial, ticket);
   lease.tickets.add(ticket);
   lease.waits += places.length;
+  countUsage(state, lease.principal, "waiters", places.length);
   if (ticket.seq > 0 && lease.session !== null) {
     lease.session.tickets.set(ticket.seq, ticket);
     lease.session.unacked.set(ticket.seq, ticket);
@@ -84,6 +86,7 @@ export function unlinkTicket(state: State, ticket: Ticket): void {
   state.tickets.delete(ticket.serial);
   lease.tickets.delete(ticket);
   lease.waits -= places.length;
+  countUsage(state, lease.principal, "waiters", -places.length);
   if (ticket.seq > 0 && lease.session !== null) {
     lease.session.tickets.delete(ticket.seq);
     lease.session.unacked.delete(ticket.seq);
