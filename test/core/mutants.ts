@@ -422,6 +422,110 @@ export const mutants: readonly Mutant[] = [
     code: "contenderId, heldTokens]",
     instead: "contenderId, []]",
   },
+  {
+    bug: "another principal renews a lease",
+    file: "execute.ts",
+    code: `  if (!mayUse(caller.principal, lease.principal)) return denied("lease");
+  renewLease`,
+    instead: "  renewLease",
+  },
+  {
+    bug: "another principal looks at a lease",
+    file: "execute.ts",
+    code: `      if (!mayUse(caller.principal, lease.principal)) return denied("lease");
+      return {`,
+    instead: "      return {",
+  },
+  {
+    bug: "another principal revokes a lease",
+    file: "execute.ts",
+    code: "if (target !== undefined && !mayUse(caller.principal, target.principal))",
+    instead: "if (state.clusterId === '')",
+  },
+  {
+    bug: "another principal acquires through a lease",
+    file: "acquire.ts",
+    code: "if (lease !== undefined && !mayUse(caller.principal, lease.principal))",
+    instead: "if (state.clusterId === '')",
+  },
+  {
+    bug: "another principal cancels an Acquire",
+    file: "cancel.ts",
+    code: "if (lease !== undefined && !mayUse(principal, lease.principal))",
+    instead: "if (state.clusterId === '')",
+  },
+  {
+    bug: "another principal releases a grant",
+    file: "handover.ts",
+    code: "if (!mayUse(caller.principal, hold.lease.principal))",
+    instead: "if (state.clusterId === '')",
+  },
+  {
+    bug: "another principal resumes a session",
+    file: "session.ts",
+    code: "if (!mayUse(principal, session.principal))",
+    instead: "if (state.clusterId === '')",
+  },
+  {
+    bug: "a principal that begins like another passes for it",
+    file: "principals.ts",
+    code: "name === owner;",
+    instead: "owner.startsWith(name);",
+  },
+  {
+    bug: "the request ids of two principals meet",
+    file: "state.ts",
+    code: 'if (leaseId !== "" || principal === "") return',
+    instead: "if (principal !== leaseId) return",
+  },
+  {
+    bug: "a restart forgets whose a lease is",
+    file: "records.ts",
+    code: '    if (lease.principal !== "") more.push(lease.principal);\n',
+    instead: "",
+  },
+  {
+    bug: "a restart forgets whose a session is",
+    file: "records.ts",
+    code: '  if (session.principal !== "") record.push(session.principal);\n',
+    instead: "",
+  },
+  {
+    bug: "a principal has one more than its quota",
+    file: "principals.ts",
+    code: "+ more <= max",
+    instead: "+ more <= max + 1",
+  },
+  {
+    bug: "a principal has one less than its quota",
+    file: "principals.ts",
+    code: "+ more <= max",
+    instead: "+ more < max",
+  },
+  {
+    bug: "the leases of a principal are not bounded",
+    file: "leases.ts",
+    code: "  if (refusal !== null) return refusal;\n",
+    instead: "",
+  },
+  {
+    bug: "the locks of a principal are not bounded",
+    file: "acquire.ts",
+    code: 'refuseQuota(state, principal, "locks", items.length)',
+    instead: 'refuseQuota(state, principal, "locks", 0)',
+  },
+  {
+    bug: "a set takes a single place of a principal's quota",
+    file: "acquire.ts",
+    code: 'refuseQuota(state, principal, "waiters", items.length)',
+    instead: 'refuseQuota(state, principal, "waiters", 1)',
+  },
+  {
+    bug: "what a principal has released goes on to count",
+    file: "holds.ts",
+    code: '  countUsage(state, lease.principal, "locks", -1);\n',
+    instead: "",
+  },
 ];
 
 /** Loads the core with that bug. The copy is gone when `dispose` has run. */

@@ -22,6 +22,8 @@ const leastOf: Record<keyof SimStats, number> = {
   maxHolds: SEEDS,
   hung: SEEDS,
   delays: SEEDS,
+  denied: SEEDS,
+  overQuota: SEEDS,
 };
 
 test("the core keeps its invariants and agrees with the model, whatever clients, network and disk do", () => {

@@ -2,7 +2,8 @@
  * A seeded random simulation of clients, a network, a disk and the real core.
  *
  * Session clients and unary clients acquire in all modes, several locks at once, with lock delays and maximum holds; they
- * renew, report progress or hang, release, hand over, downgrade, cancel and revoke; an administrator takes locks away.
+ * renew, report progress or hang, release, hand over, downgrade, cancel and revoke; an administrator takes locks away. In
+ * most runs they are authenticated as one of several principals, and now and then one reaches for what is another's.
  * Streams break and are resumed; calls are
  * delayed, reordered, doubled and cut off; the disk is slow and sometimes fails; the server dies and comes back. After
  * every step of the core the checker judges it, the reference model says what should have come of it, and after every action what the clients believe is compared with what
@@ -11,15 +12,17 @@
  * One random seed decides everything: the same seed gives the same run.
  */
 import { Core } from "../../src/server/core/core.js";
-import type {
-  Command,
-  CoreEvent,
-  CoreLimits,
-  HolderSpec,
-  LockMode,
-  Outcome,
-  Reply,
-  Request,
+import {
+  anybody,
+  type Command,
+  type CoreEvent,
+  type CoreLimits,
+  type HolderSpec,
+  type LockMode,
+  type Outcome,
+  type Principal,
+  type Reply,
+  type Request,
 } from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
 import { type Belief, checkTogether } from "./sim/belief.js";
@@ -27,6 +30,7 @@ import { type FrameMessage, type Hello, SimCall, SimStream } from "./sim/network
 import { Random } from "./sim/random.js";
 import { type CoreClass, SimServer, type Slices } from "./sim/server.js";
 import { SessionClient } from "./sim/session-client.js";
+import { drawTrespass, drawVictim, trespassOn } from "./sim/trespass.js";
 import { UnaryClient } from "./sim/unary-client.js";
 import { ensure } from "./sim/violation.js";
 
@@ -52,6 +56,8 @@ export interface SimStats {
   maxHolds: number;
   hung: number;
   delays: number;
+  denied: number;
+  overQuota: number;
 }
 
 const noStats = (): SimStats => ({
@@ -69,6 +75,8 @@ const noStats = (): SimStats => ({
   maxHolds: 0,
   hung: 0,
   delays: 0,
+  denied: 0,
+  overQuota: 0,
 });
 
 /** Runs a simulation. Throws at the first violation, naming seed and step. */
@@ -97,6 +105,9 @@ class World {
   readonly #server: SimServer;
   readonly #sessions: SessionClient[] = [];
   readonly #unaries: UnaryClient[] = [];
+  /** Whoever may ask; with one who is nobody in particular, authentication is off. */
+  readonly #principals: readonly Principal[];
+  readonly #plainIds = new Map<Principal, number>();
   readonly #owner = new Map<SimStream, SessionClient>();
   #streams: SimStream[] = [];
   /** Messages under way: in any order. */
@@ -138,16 +149,30 @@ class World {
       happened: (event, command) => this.#happened(event, command),
       dropped: () => this.#dropped(),
     });
+    this.#principals = random.chance(0.7) ? ["p", "p/1", "q"].map((name) => this.#drawPrincipal(name)) : [anybody];
     const clients = random.between(2, 5);
     for (let i = 0; i < clients; i++) {
-      if (random.chance(0.5)) this.#sessions.push(new SessionClient(this));
-      else this.#unaries.push(new UnaryClient(this));
+      if (random.chance(0.5)) this.#sessions.push(new SessionClient(this, random.pick(this.#principals)));
+      else this.#unaries.push(new UnaryClient(this, random.pick(this.#principals)));
     }
     this.#server.start(random.between(0, 10_000));
   }
 
+  /** With little of something, or with more than it can use. */
+  #drawPrincipal(name: string): Principal {
+    const { random } = this;
+    const most = () => random.pick([2, 3, 1_000, 1_000, 1_000, 1_000]);
+    return { name, quota: { leasesMax: most(), locksMax: most(), waitersMax: most() } };
+  }
+
   freshId(): string {
     return `id${++this.#ids}`;
+  }
+
+  plainId(principal: Principal): string {
+    const id = (this.#plainIds.get(principal) ?? 0) + 1;
+    this.#plainIds.set(principal, id);
+    return `request-${id}`;
   }
 
   modeOf(name: string): LockMode {
@@ -186,7 +211,8 @@ class World {
     else if (action <= 985) this.#cutStream();
     else if (action <= 987) this.#server.checkRecovery();
     else if (action <= 992) this.#misfortune();
-    else if (action <= 998) this.#takeAway();
+    else if (action <= 996) this.#takeAway();
+    else if (action <= 998) this.#trespass();
     else this.#permitLimits.set(random.pick(this.lockNames), random.between(1, 5));
     this.#checkBeliefs();
   }
@@ -218,6 +244,20 @@ class World {
     this.call(
       new SimCall({ kind: "forceRelease", name, token, message: "maintenance", now }, this.nowMs, () => undefined),
     );
+  }
+
+  /** Somebody has learned an id or a token of somebody else. */
+  #trespass(): void {
+    const { core } = this.#server;
+    const victim = core === null ? undefined : drawVictim(core.inspect(), this, this.#principals);
+    if (victim === undefined) return;
+    const attach = this.random.chance(0.2) ? trespassOn(victim, this.freshId()) : undefined;
+    if (attach !== undefined) {
+      this.#server.submit(attach);
+      return;
+    }
+    const request = drawTrespass(victim, this, this.someTicket(this.random.pick(this.lockNames)));
+    this.call(new SimCall(request, this.nowMs, () => undefined, victim.by));
   }
 
   /**
@@ -260,7 +300,7 @@ class World {
     this.#messages.push(() => this.#arrive(call));
     while (random.chance(0.1)) {
       // Doubled on the way; whoever gets the answer to the copy, it may be the client.
-      const copy = new SimCall(call.request, call.sentMs, call.onOutcome);
+      const copy = new SimCall(call.request, call.sentMs, call.onOutcome, call.principal);
       this.#messages.push(() => this.#arrive(copy));
     }
   }
@@ -270,7 +310,13 @@ class World {
     const { random } = this;
     if (random.chance(0.15)) call.fate = random.pick(["lost", "gone", "gone"]);
     this.#calls.add(call);
-    this.#server.submit({ kind: "call", request: this.#withFreshIds(call.request), route: call, observed: 0 });
+    this.#server.submit({
+      kind: "call",
+      request: this.#withFreshIds(call.request),
+      route: call,
+      principal: call.principal,
+      observed: 0,
+    });
   }
 
   #withFreshIds(request: Request): Request {
@@ -391,6 +437,8 @@ class World {
       if (outcome.grants.length > 1) stats.sets++;
     } else if (outcome.kind === "transferred") stats.transfers++;
     else if (outcome.kind === "refused" && outcome.reason === "DEADLOCK") stats.deadlocks++;
+    else if (outcome.kind === "refused" && outcome.reason === "DENIED") stats.denied++;
+    else if (outcome.kind === "refused" && outcome.message.startsWith("principal ")) stats.overQuota++;
     else if (outcome.kind === "busy" && outcome.delayRemainingMs > 0) stats.delays++;
   }
 

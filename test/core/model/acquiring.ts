@@ -1,8 +1,9 @@
 /** Acquire, its polls, and its withdrawal. */
-import type { Acquire, CancelAcquire, LockItem, Route } from "../../../src/server/core/types.js";
+import type { Acquire, CancelAcquire, LockItem, Principal, Route } from "../../../src/server/core/types.js";
 import { knotsOf } from "./knots.js";
 import { newLease, renew } from "./leases.js";
 import type { Meaning } from "./meaning.js";
+import { denied, isWithin, mayUse } from "./owning.js";
 import {
   deadlineMs,
   type ModelEffect,
@@ -18,21 +19,28 @@ import { inOrder, refused, type Step, ticketId, unknownLease } from "./step.js";
 /** Who asks. */
 export interface Asker {
   readonly route: Route;
+  readonly principal: Principal;
   /** Null and 0: a unary call. */
   readonly session: ModelSession | null;
   readonly seq: number;
 }
 
-export const requestKey = (leaseId: string, requestId: string): string =>
-  requestId === "" ? "" : `${leaseId}/${requestId}`;
+/** Within the lease that it names, or else within what its principal asks for. */
+const requestKey = (leaseId: string, { name }: Principal, requestId: string): string =>
+  requestId === "" ? "" : JSON.stringify([leaseId, leaseId === "" ? name : "", requestId]);
 
-const keyOf = ({ holder, requestId }: Acquire): string =>
-  requestKey(holder.kind === "lease" ? holder.leaseId : "", requestId);
+const leaseIdOf = ({ holder }: Acquire): string => (holder.kind === "lease" ? holder.leaseId : "");
+
+/** Whether a lease of that id is there and is not for whoever asks. */
+const isOthers = (step: Step, leaseId: string, { principal }: Asker): boolean =>
+  !mayUse(principal, step.lease(leaseId)?.principal ?? "");
 
 /** Null: the answer comes later. */
 export function acquire(step: Step, request: Acquire, asker: Asker): Meaning | null {
   const { state, nowMs } = step;
-  const key = asker.session === null ? keyOf(request) : "";
+  const { principal } = asker;
+  if (isOthers(step, leaseIdOf(request), asker)) return denied;
+  const key = asker.session === null ? requestKey(leaseIdOf(request), principal, request.requestId) : "";
   if (key !== "") {
     const again = acquireAgain(step, key, request, asker);
     if (again !== undefined) return again;
@@ -43,7 +51,11 @@ export function acquire(step: Step, request: Acquire, asker: Asker): Meaning | n
   if (!ownsNamed(step, request, asker, named)) return refused("INVALID");
   const missing = request.items.find((item) => step.queueOf(item.name).length > 0 || !step.fits(item));
   if (missing !== undefined && request.waitMs === 0) return busy(step, missing.name, request.all, null);
-  const lease = named ?? ownLease(step, request);
+  const wanted = request.items.length;
+  if (!isWithin(state, principal, { locks: wanted, waiters: missing === undefined ? 0 : wanted }))
+    return refused("LIMIT");
+  if (named === null && !isWithin(state, principal, { leases: 1 })) return refused("LIMIT");
+  const lease = named ?? ownLease(step, request, principal);
   const { all, contenderId, lockDelayMs, maxHoldMs, waitMs, items } = request;
   const heldTokens = request.heldTokens.filter((token) => step.hold(token) !== undefined);
   const sessionId = asker.session?.id ?? "";
@@ -92,7 +104,7 @@ function holderOf(step: Step, { holder }: Acquire, { session }: Asker): ModelLea
   return lease.own ? refused("INVALID") : lease;
 }
 
-function ownLease(step: Step, { holder }: Acquire): ModelLease {
+function ownLease(step: Step, { holder }: Acquire, principal: Principal): ModelLease {
   if (holder.kind !== "own") throw new Error("not an Acquire with a lease of its own");
   return newLease(step, {
     id: holder.leaseId,
@@ -101,6 +113,7 @@ function ownLease(step: Step, { holder }: Acquire): ModelLease {
     sessionId: "",
     seq: 0,
     own: true,
+    principal: principal.name,
   });
 }
 
@@ -204,8 +217,9 @@ export function waiting(step: Step, ticket: ModelTicket): Meaning {
 
 const ofAcquire: readonly ModelEffect["kind"][] = ["ticket", "grant", "cancelled", "ended"];
 
-export function cancel(step: Step, { target }: CancelAcquire, { session }: Asker): Meaning {
+export function cancel(step: Step, { target }: CancelAcquire, asker: Asker): Meaning {
   const { state } = step;
+  const { session } = asker;
   if (target.kind === "session") {
     if (session === null) return refused("INVALID");
     const effect: ModelEffect | undefined = session.unacked.get(target.seq);
@@ -215,7 +229,8 @@ export function cancel(step: Step, { target }: CancelAcquire, { session }: Asker
     step.remember(session.id, target.seq, { kind: "cancelled" });
     return { kind: "cancelled", what };
   }
-  const key = requestKey(target.leaseId, target.requestId);
+  if (isOthers(step, target.leaseId, asker)) return denied;
+  const key = requestKey(target.leaseId, asker.principal, target.requestId);
   const what = withdraw(step, (origin) => origin.key === key);
   if (state.pasts.find((past) => past.key === key)?.end !== "cancelled") step.past(key, "cancelled");
   return { kind: "cancelled", what };

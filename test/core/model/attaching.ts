@@ -1,6 +1,7 @@
 /** Sessions: attached, resumed, detached. */
-import type { Attach } from "../../../src/server/core/types.js";
+import { type Attach, anybody } from "../../../src/server/core/types.js";
 import type { Meaning } from "./meaning.js";
+import { denied, mayUse } from "./owning.js";
 import type { ModelSession } from "./state.js";
 import { inOrder, placesOf, refused, type Step } from "./step.js";
 
@@ -11,18 +12,20 @@ export function attach(step: Step, command: Attach): Meaning {
     state.halted = true;
     return refused("STORE_DOWN");
   }
-  const { epoch, route } = command;
+  const { epoch, route, principal = anybody } = command;
   if (command.sessionId === "") {
     if (state.sessions.length >= state.limits.sessionsMax) return refused("LIMIT");
     const id = command.newSessionId;
-    state.sessions.push({ id, epoch, route, ackedBelow: 0, unacked: new Map() });
+    state.sessions.push({ id, principal: principal.name, epoch, route, ackedBelow: 0, unacked: new Map() });
     return { kind: "welcome", sessionId: id, epoch, resumed: false, lost: [] };
   }
   const session = step.session(command.sessionId);
   if (session === undefined) return refused("UNKNOWN_SESSION");
+  if (!mayUse(principal, session.principal)) return denied;
   if (epoch <= session.epoch) return refused("SESSION_REPLACED");
   step.say(session.route, { kind: "replaced" });
   session.epoch = epoch;
+  session.principal ||= principal.name;
   session.route = route;
   return { kind: "welcome", sessionId: session.id, epoch, resumed: true, lost: settle(step, session, command) };
 }

@@ -2,6 +2,7 @@
 import type { Downgrade, ForceRelease, Release, SetMetadata, Transfer } from "../../../src/server/core/types.js";
 import type { Asker } from "./acquiring.js";
 import type { Meaning } from "./meaning.js";
+import { denied, mayUse } from "./owning.js";
 import { deadlineMs, type ModelHold, type ModelLease, untilThen } from "./state.js";
 import { refused, type Step } from "./step.js";
 
@@ -12,7 +13,8 @@ function heldBy(step: Step, request: HoldRequest, asker: Asker): ModelHold | Mea
   const hold = step.hold(request.token);
   if (hold === undefined || hold.name !== request.name) return refused("STALE_TOKEN");
   if (request.kind !== "release" && hold.revoking !== null) return refused("STALE_TOKEN");
-  const { sessionId, seq } = hold.grant;
+  const { sessionId, seq, leaseId } = hold.grant;
+  if (!mayUse(asker.principal, step.lease(leaseId)?.principal ?? "")) return denied;
   return seq > 0 && sessionId !== asker.session?.id ? refused("INVALID") : hold;
 }
 

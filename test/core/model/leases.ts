@@ -3,7 +3,7 @@ import type { Meaning } from "./meaning.js";
 import { deadlineMs, type ModelLease, untilThen } from "./state.js";
 import type { Step } from "./step.js";
 
-type NewLease = Pick<ModelLease, "id" | "ttlMs" | "progressEveryMs" | "sessionId" | "seq" | "own">;
+type NewLease = Pick<ModelLease, "id" | "ttlMs" | "progressEveryMs" | "sessionId" | "seq" | "own" | "principal">;
 
 export function newLease(step: Step, init: NewLease): ModelLease {
   const { state, nowMs } = step;

@@ -23,13 +23,14 @@
  * core has done and does the same if it is allowed (`hints`). After a restart numbers go on where the core lets them;
  * that they rise is the checkers' business.
  */
-import type { Call, Command, Frame, Request } from "../../../src/server/core/types.js";
+import { anybody, type Call, type Command, type Frame, type Request } from "../../../src/server/core/types.js";
 import { type Asker, acquire, callGone, cancel, isReserved, timeOut, waiting } from "./acquiring.js";
 import { attach, detach } from "./attaching.js";
 import { type CoreDid, Hints } from "./hints.js";
 import { downgrade, endByTime, forceRelease, release, setMetadata, transfer } from "./holding.js";
 import { newLease, renew, viewLease } from "./leases.js";
 import { isThere, type Meaning, type Said } from "./meaning.js";
+import { denied, isWithin, mayUse } from "./owning.js";
 import {
   deadlineMs,
   type ModelEffect,
@@ -85,9 +86,9 @@ function observe(step: Step, observed: number): number {
   return observed === 0 ? 0 : step.state.clock.observe(observed, step.nowMs);
 }
 
-function call(step: Step, { request, route, observed }: Call): void {
+function call(step: Step, { request, route, principal = anybody, observed }: Call): void {
   const clockAheadBy = request.kind === "tick" ? 0 : observe(step, observed);
-  const outcome = execute(step, request, { route, session: null, seq: 0 });
+  const outcome = execute(step, request, { route, principal, session: null, seq: 0 });
   if (outcome !== null) step.answer(route, 0, outcome, clockAheadBy);
 }
 
@@ -95,6 +96,7 @@ function frame(step: Step, command: Frame): void {
   const session = step.session(command.sessionId);
   if (session === undefined || session.route === null || session.epoch !== command.epoch) return;
   const { route, unacked } = session;
+  const { principal = anybody } = command;
   for (const [seq, effect] of unacked) {
     const acked = seq < command.ackedBelow || command.acked.includes(seq);
     if (acked && effect.kind !== "ticket") unacked.delete(seq);
@@ -109,7 +111,7 @@ function frame(step: Step, command: Frame): void {
     step.say(route, { kind: "renewal", frame: command.frame, leaseSeq: lease.seq, remainingMs });
   }
   for (const { seq, request } of command.requests) {
-    const asker: Asker = { route, session, seq };
+    const asker: Asker = { route, principal, session, seq };
     const outcome = request.kind === "refused" ? refused(request.reason) : executeOnce(step, request, asker);
     if (outcome !== null) step.answer(route, seq, outcome);
     step.settle();
@@ -176,23 +178,29 @@ function execute(step: Step, request: Request, asker: Asker): Meaning | null {
     case "createLease": {
       const { leaseId, ttlMs, progressEveryMs } = request;
       const sessionId = asker.session?.id ?? "";
-      const lease = newLease(step, { id: leaseId, ttlMs, progressEveryMs, sessionId, seq: asker.seq, own: false });
+      const { principal, seq } = asker;
+      if (!isWithin(state, principal, { leases: 1 })) return refused("LIMIT");
+      const of = { sessionId, seq, own: false, principal: principal.name };
+      const lease = newLease(step, { id: leaseId, ttlMs, progressEveryMs, ...of });
       step.remember(sessionId, asker.seq, { kind: "lease", leaseId });
       return viewLease(step, lease);
     }
     case "renewLease":
+      if (!mayUse(asker.principal, step.lease(request.leaseId)?.principal ?? "")) return denied;
       return renewed(step, step.lease(request.leaseId), request.progress);
     case "revokeLease": {
       const { lease: target } = request;
       const lease = state.leases.find(({ id, sessionId, seq }) =>
         target.kind === "lease" ? id === target.leaseId : sessionId === asker.session?.id && seq === target.seq,
       );
+      if (lease !== undefined && !mayUse(asker.principal, lease.principal)) return denied;
       if (lease !== undefined) step.endLease(lease, request.expired ? "expired" : "revoked");
       return { kind: "revoked", revoked: lease !== undefined };
     }
     case "getLease": {
       const lease = step.lease(request.leaseId);
-      return lease === undefined ? unknownLease : viewLease(step, lease);
+      if (lease === undefined) return unknownLease;
+      return mayUse(asker.principal, lease.principal) ? viewLease(step, lease) : denied;
     }
     case "listLeases": {
       const leases = state.leases.slice(0, request.limit).map((lease) => {

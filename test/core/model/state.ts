@@ -15,6 +15,8 @@ export interface ModelLease {
   readonly sessionId: string;
   readonly seq: number;
   readonly own: boolean;
+  /** Whose it is; "": nobody's. */
+  readonly principal: string;
   ttlUntilMs: number;
   progressUntilMs: number;
   /** The incarnations of the last renewal and of the last report of progress. */
@@ -91,6 +93,7 @@ export type ModelEffect =
 
 export interface ModelSession {
   readonly id: string;
+  principal: string;
   epoch: number;
   route: Route | null;
   ackedBelow: number;

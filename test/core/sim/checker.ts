@@ -7,7 +7,7 @@ import type { State } from "../../../src/server/core/state.js";
 import type { Command, CoreEvent, CoreLimits, Reply, Route } from "../../../src/server/core/types.js";
 import { Knots } from "../model/knots.js";
 import { EventChecker } from "./events.js";
-import { acquireIdentity, mayHoldEnd, mayLeaseEnd, mayTicketEnd, type StepContext } from "./explain.js";
+import { acquireIdentity, isFor, mayHoldEnd, mayLeaseEnd, mayTicketEnd, type StepContext } from "./explain.js";
 import { ReleaseChecker } from "./released.js";
 import { emptySnapshot, type LeaseSnap, type Snapshot, snapshot, type TicketSnap } from "./snapshot.js";
 import { ensure } from "./violation.js";
@@ -198,17 +198,20 @@ export class Checker {
   #checkRenewals(command: Command, replies: readonly Reply[], before: Snapshot): void {
     if (command.kind === "call" && command.request.kind === "renewLease") {
       const lease = before.leases.get(command.request.leaseId);
-      const alive = lease !== undefined && !lease.dead;
+      const principal = command.principal?.name ?? "";
+      const alive = lease !== undefined && !lease.dead && isFor(principal, lease);
       const confirmed = replies.some((r) => r.kind === "outcome" && r.outcome.kind === "renewed");
       ensure(confirmed === alive, () => `a ${alive ? "living" : "dead"} lease was ${confirmed ? "" : "not "}renewed`);
       if (alive) this.#promise(lease, command.request.progress);
     }
     if (command.kind === "call" && command.request.kind === "acquire") {
       // A poll renews.
-      const identity = acquireIdentity(command.request, "", 0);
+      const principal = command.principal?.name ?? "";
+      const identity = acquireIdentity(command.request, "", 0, principal);
       for (const entry of [...before.holds.values(), ...before.tickets.values()]) {
         const lease = before.leases.get(entry.leaseId) as LeaseSnap;
-        if (identity !== "" && entry.identity === identity && !lease.dead) this.#promise(lease);
+        if (identity !== "" && entry.identity === identity && !lease.dead && isFor(principal, lease))
+          this.#promise(lease);
       }
     }
     if (command.kind !== "frame" || !replies.some((r) => r.kind === "processed")) return; // discarded

@@ -17,6 +17,7 @@ export interface Dump {
 }
 
 interface SessionDump {
+  readonly principal: string;
   readonly epoch: number;
   readonly ackedBelow: number;
   /** What a repeated command meets, by sequence number. */
@@ -27,10 +28,11 @@ interface SessionDump {
 export function dump(state: State, nowMs: number): Dump {
   const leases: Record<string, unknown> = {};
   for (const l of state.leases.values()) {
-    const { displayId, ttlMs, progressEveryMs, owner, metadata, seq, own, dead, renewedIn, progressedIn } = l;
+    const { displayId, ttlMs, progressEveryMs, owner, metadata, seq, own, dead, renewedIn, progressedIn, principal } =
+      l;
     const lived = progressEveryMs > 0 ? { renewedIn, progressedIn } : { renewedIn };
     const of = { session: l.session?.id ?? "", seq, own, dead };
-    leases[l.id] = { displayId, ttlMs, progressEveryMs, owner, metadata, ...of, ...lived };
+    leases[l.id] = { displayId, ttlMs, progressEveryMs, owner, metadata, principal, ...of, ...lived };
   }
   const holds: Record<string, unknown> = {};
   for (const h of state.holds.values()) {
@@ -81,7 +83,7 @@ function dumpSession(session: Session): SessionDump {
     else if (effect.kind === "transferred") unacked[seq] = `transferred ${effect.token}`;
     else unacked[seq] = effect.kind === "ended" || effect.kind === "cancelled" ? "over" : effect.kind;
   }
-  return { epoch: session.epoch, ackedBelow: session.ackedBelow, unacked };
+  return { principal: session.principal, epoch: session.epoch, ackedBelow: session.ackedBelow, unacked };
 }
 
 /** Throws unless the recovered state is what the durable records say. */
@@ -103,6 +105,7 @@ export function compareDumps(before: Dump, after: Dump): void {
 /** Acknowledgements write nothing, so a recovered session may remember more than it had to. */
 function compareSessions(id: string, was: SessionDump, is: SessionDump): void {
   ensure(was.epoch === is.epoch, () => `recovery changed the epoch of ${id} from ${was.epoch} to ${is.epoch}`);
+  ensure(was.principal === is.principal, () => `recovery gave session ${id} from ${was.principal} to ${is.principal}`);
   for (const [seq, effect] of Object.entries(was.unacked)) {
     const found = is.unacked[Number(seq)];
     ensure(found === effect, () => `session ${id} forgot what command ${seq} did: ${effect} became ${found}`);

@@ -20,22 +20,25 @@ export interface StepContext {
 }
 
 /** The requests of a command, with the session that sent them. */
-export function requestsOf(command: Command): readonly { request: Request; sessionId: string; seq: number }[] {
-  if (command.kind === "call") return [{ request: command.request, sessionId: "", seq: 0 }];
-  if (command.kind !== "frame") return [];
+export function requestsOf(
+  command: Command,
+): readonly { request: Request; sessionId: string; seq: number; principal: string }[] {
+  if (command.kind !== "call" && command.kind !== "frame") return [];
+  const principal = command.principal?.name ?? "";
+  if (command.kind === "call") return [{ request: command.request, sessionId: "", seq: 0, principal }];
   const { sessionId } = command;
   return command.requests.flatMap(({ seq, request }) =>
-    request.kind === "refused" ? [] : [{ request, sessionId, seq }],
+    request.kind === "refused" ? [] : [{ request, sessionId, seq, principal }],
   );
 }
 
 /** The identity of the Acquire that a CancelAcquire names. */
-export function cancelTarget(request: Request, sessionId: string): string {
+export function cancelTarget(request: Request, sessionId: string, principal: string): string {
   if (request.kind !== "cancelAcquire") return "";
   const { target } = request;
   return target.kind === "session"
     ? sessionIdentity(sessionId, target.seq)
-    : callIdentity(target.leaseId, target.requestId);
+    : callIdentity(target.leaseId, principal, target.requestId);
 }
 
 export function mayLeaseEnd(step: StepContext, lease: LeaseSnap): boolean {
@@ -43,19 +46,25 @@ export function mayLeaseEnd(step: StepContext, lease: LeaseSnap): boolean {
   const { command, promised, nowMs } = step;
   if (command.kind === "expire") return (promised.get(lease.id) ?? Number.NEGATIVE_INFINITY) <= nowMs;
   if (command.kind === "attach") return settles(command, lease.session) && command.abandoned.includes(lease.seq);
-  return requestsOf(command).some(({ request, sessionId }) => {
-    if (request.kind !== "revokeLease") return false;
+  return requestsOf(command).some(({ request, sessionId, principal }) => {
+    if (request.kind !== "revokeLease" || !isFor(principal, lease)) return false;
     const target = request.lease;
     if (target.kind === "lease") return target.leaseId === lease.id;
     return lease.session === sessionId && lease.seq === target.seq;
   });
 }
 
+/** What belongs to one principal is not for another. */
+export const isFor = (principal: string, lease: LeaseSnap): boolean =>
+  principal === "" || lease.principal === "" || lease.principal === principal;
+
 const settles = (command: Attach, sessionId: string): boolean => sessionId !== "" && command.sessionId === sessionId;
 
-function isCancelled(command: Command, identity: string): boolean {
+function isCancelled(command: Command, identity: string, lease: LeaseSnap): boolean {
   if (identity === "") return false;
-  return requestsOf(command).some(({ request, sessionId }) => cancelTarget(request, sessionId) === identity);
+  return requestsOf(command).some(({ request, sessionId, principal }) => {
+    return cancelTarget(request, sessionId, principal) === identity && isFor(principal, lease);
+  });
 }
 
 export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap): boolean {
@@ -74,16 +83,17 @@ export function mayHoldEnd(step: StepContext, hold: HoldSnap, lease: LeaseSnap):
     case "detach":
       return false;
     default:
-      return isReleased(command, hold) || isCancelled(command, hold.identity);
+      return isReleased(command, hold, lease) || isCancelled(command, hold.identity, lease);
   }
 }
 
-function isReleased(command: Command, hold: HoldSnap): boolean {
-  return requestsOf(command).some(({ request }) => {
+function isReleased(command: Command, hold: HoldSnap, lease: LeaseSnap): boolean {
+  return requestsOf(command).some(({ request, principal }) => {
     if (request.kind === "forceRelease") {
       return request.now && request.name === hold.lock && (request.token === 0 || request.token === hold.token);
     }
     if (request.kind !== "release" && request.kind !== "transfer") return false;
+    if (!isFor(principal, lease)) return false;
     return request.name === hold.lock && request.token === hold.token;
   });
 }
@@ -103,21 +113,21 @@ export function mayTicketEnd(step: StepContext, ticket: TicketSnap, lease: Lease
     case "detach":
       return false;
     default:
-      return isCancelled(command, ticket.identity) || isOverdue(command, ticket, nowMs);
+      return isCancelled(command, ticket.identity, lease) || isOverdue(command, ticket, nowMs);
   }
 }
 
 /** A poll that comes after the wait was over ends the ticket. */
 function isOverdue(command: Command, ticket: TicketSnap, nowMs: number): boolean {
   if (ticket.waitUntilMs > nowMs || ticket.identity === "") return false;
-  return requestsOf(command).some(({ request, sessionId }) => {
+  return requestsOf(command).some(({ request, sessionId, principal }) => {
     if (request.kind !== "acquire" || sessionId !== "") return false;
-    return acquireIdentity(request, "", 0) === ticket.identity;
+    return acquireIdentity(request, "", 0, principal) === ticket.identity;
   });
 }
 
-export function acquireIdentity(request: Request, sessionId: string, seq: number): string {
+export function acquireIdentity(request: Request, sessionId: string, seq: number, principal: string): string {
   if (request.kind !== "acquire") return "";
   if (sessionId !== "") return sessionIdentity(sessionId, seq);
-  return callIdentity(request.holder.kind === "lease" ? request.holder.leaseId : "", request.requestId);
+  return callIdentity(request.holder.kind === "lease" ? request.holder.leaseId : "", principal, request.requestId);
 }

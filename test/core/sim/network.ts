@@ -1,5 +1,14 @@
 /** How unary calls and session streams travel in the simulation. */
-import type { Attach, Frame, Outcome, Reply, Request, Route } from "../../../src/server/core/types.js";
+import {
+  type Attach,
+  anybody,
+  type Frame,
+  type Outcome,
+  type Principal,
+  type Reply,
+  type Request,
+  type Route,
+} from "../../../src/server/core/types.js";
 
 /** One arrival of a unary request at the server. A message that the network doubles makes two of them. */
 export class SimCall implements Route {
@@ -12,6 +21,7 @@ export class SimCall implements Route {
     readonly request: Request,
     readonly sentMs: number,
     readonly onOutcome: (outcome: Outcome, sentMs: number) => void,
+    readonly principal: Principal = anybody,
   ) {}
 }
 

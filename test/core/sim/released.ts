@@ -24,11 +24,11 @@ export class ReleaseChecker {
   /** Notes who asks for what. */
   stepping(command: Command): void {
     if (command.kind === "call") this.#calls.set(command.route, `call ${++this.#callCount}`);
-    for (const { request, sessionId, seq } of requestsOf(command)) {
+    for (const { request, sessionId, seq, principal } of requestsOf(command)) {
       const asker = command.kind === "call" ? `call ${this.#callCount}` : sessionIdentity(sessionId, seq);
       this.#asked.set(asker, {
-        acquires: acquireIdentity(request, sessionId, seq),
-        cancels: cancelTarget(request, sessionId),
+        acquires: acquireIdentity(request, sessionId, seq, principal),
+        cancels: cancelTarget(request, sessionId, principal),
         releases: request.kind === "release" || request.kind === "transfer" ? request.token : 0,
       });
     }

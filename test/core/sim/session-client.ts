@@ -1,5 +1,5 @@
 /** A client that speaks the session protocol as it is meant, on a network that breaks. */
-import type { Acquire, LockItem, Outcome, Reply, Request } from "../../../src/server/core/types.js";
+import type { Acquire, LockItem, Outcome, Principal, Reply, Request } from "../../../src/server/core/types.js";
 import type { Belief } from "./belief.js";
 import { drawAcquire, type Habits } from "./draw.js";
 import { SimStream } from "./network.js";
@@ -50,7 +50,10 @@ export class SessionClient {
   /** Taken away, and not yet confirmed. */
   readonly #takenAway = new Map<number, Holding>();
 
-  constructor(private readonly world: ClientWorld) {}
+  constructor(
+    private readonly world: ClientWorld,
+    private readonly principal: Principal,
+  ) {}
 
   /** Grants that the client believes in at this moment. */
   believed(): Belief[] {
@@ -128,6 +131,7 @@ export class SessionClient {
       abandoned,
       clusterId,
       highestToken,
+      principal: this.principal,
       observed: 0,
     });
     this.world.connect(stream, this);
@@ -173,7 +177,17 @@ export class SessionClient {
       if (!this.#pending.has(seq) && random.chance(0.5)) acked.push(seq);
     }
     const observed = random.chance(0.1) ? random.between(0, 3_000_000) : 0;
-    stream.toServer.push({ frame, ackedBelow, acked, renew, progress: this.#progress(), observed, requests });
+    const { principal } = this;
+    stream.toServer.push({
+      frame,
+      ackedBelow,
+      acked,
+      renew,
+      progress: this.#progress(),
+      principal,
+      observed,
+      requests,
+    });
   }
 
   #progress(): number[] {

@@ -7,6 +7,7 @@ export interface LeaseSnap {
   readonly id: string;
   readonly dead: boolean;
   readonly own: boolean;
+  readonly principal: string;
   readonly ttlMs: number;
   readonly progressEveryMs: number;
   readonly session: string;
@@ -53,20 +54,21 @@ export interface Snapshot {
 
 export const emptySnapshot = (): Snapshot => ({ leases: new Map(), holds: new Map(), tickets: new Map() });
 
-export const callIdentity = (leaseId: string, requestId: string): string =>
-  requestId === "" ? "" : `call ${leaseId}/${requestId}`;
+export const callIdentity = (leaseId: string, principal: string, requestId: string): string =>
+  requestId === "" ? "" : `call ${leaseId === "" ? `by ${principal}` : leaseId}/${requestId}`;
 export const sessionIdentity = (sessionId: string, seq: number): string => `session ${sessionId}/${seq}`;
 
 function identityOf(entry: Hold | Ticket): string {
   const { lease, seq, requestId } = entry;
   if (seq > 0) return sessionIdentity(lease.session?.id ?? "", seq);
-  return callIdentity(lease.own ? "" : lease.id, requestId);
+  return callIdentity(lease.own ? "" : lease.id, lease.principal, requestId);
 }
 
 export function snapshot(state: Readonly<State>): Snapshot {
   const leases = new Map<string, LeaseSnap>();
-  for (const [id, { dead, own, ttlMs, progressEveryMs, session, seq }] of state.leases) {
-    leases.set(id, { id, dead: dead !== null, own, ttlMs, progressEveryMs, session: session?.id ?? "", seq });
+  for (const [id, { dead, own, principal, ttlMs, progressEveryMs, session, seq }] of state.leases) {
+    const life = { dead: dead !== null, own, principal, ttlMs, progressEveryMs };
+    leases.set(id, { id, ...life, session: session?.id ?? "", seq });
   }
   const holds = new Map<number, HoldSnap>();
   for (const [token, hold] of state.holds) holds.set(token, snapHold(hold));

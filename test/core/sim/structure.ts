@@ -1,5 +1,5 @@
 /** Checks that the core's indexes agree with each other, and that what can be granted has been. */
-import type { Lock, Place, State } from "../../../src/server/core/state.js";
+import type { Lease, Lock, Place, State } from "../../../src/server/core/state.js";
 import { fitsBeside } from "../model/compatible.js";
 import { ensure } from "./violation.js";
 
@@ -27,6 +27,7 @@ export function checkStructure(state: Readonly<State>): void {
   checkLeases(state);
   checkSessions(state);
   checkRequests(state);
+  checkUsage(state);
 }
 
 function checkQueue(state: Readonly<State>, lock: Lock): number {
@@ -159,6 +160,23 @@ function checkSessions(state: Readonly<State>): void {
       if (effect.kind === "ticket") ensure(session.tickets.get(seq) === effect, () => `session ${id} lost ${seq}`);
     }
   }
+}
+
+/** What each principal has is counted as it comes and goes. */
+function checkUsage(state: Readonly<State>): void {
+  const has = new Map<string, number[]>();
+  const add = ({ principal }: Lease, what: number, count: number): void => {
+    const counts = has.get(principal) ?? [0, 0, 0];
+    counts[what] = (counts[what] as number) + count;
+    if (principal !== "") has.set(principal, counts);
+  };
+  for (const lease of state.leases.values()) add(lease, 0, 1);
+  for (const { lease } of state.holds.values()) add(lease, 1, 1);
+  for (const { lease, places } of state.tickets.values()) add(lease, 2, places.length);
+  const counted = [...state.usage].map(([name, { leases, locks, waiters }]) => `${name} ${leases},${locks},${waiters}`);
+  const should = [...has].map(([name, counts]) => `${name} ${counts.join()}`);
+  const agree = counted.sort().join("; ") === should.sort().join("; ");
+  ensure(agree, () => `principals have ${should.join("; ")}, but ${counted.join("; ")} is counted`);
 }
 
 function checkRequests(state: Readonly<State>): void {

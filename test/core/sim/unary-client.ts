@@ -1,11 +1,13 @@
 /** A client that speaks plain calls: leases by id, Acquires by request id, long polls, retries and duplicates. */
-import type { Acquire, HolderSpec, LockItem, Outcome, Request } from "../../../src/server/core/types.js";
+import type { Acquire, HolderSpec, LockItem, Outcome, Principal, Request } from "../../../src/server/core/types.js";
 import type { Belief } from "./belief.js";
 import { drawAcquire, type Habits } from "./draw.js";
 import { SimCall } from "./network.js";
 
 export interface CallWorld extends Habits {
   readonly nowMs: number;
+  /** One that the principal has not used yet, but others may have. */
+  plainId(principal: Principal): string;
   freshId(): string;
   someTicket(name: string): string;
   call(call: SimCall): void;
@@ -40,7 +42,10 @@ export class UnaryClient {
   readonly #takenAway = new Map<number, Holding>();
   readonly #attempts: Attempt[] = [];
 
-  constructor(private readonly world: CallWorld) {}
+  constructor(
+    private readonly world: CallWorld,
+    private readonly principal: Principal,
+  ) {}
 
   believed(): Belief[] {
     return [...this.#holds.values()].filter((hold) => this.#believes(hold));
@@ -92,7 +97,7 @@ export class UnaryClient {
   }
 
   #send(request: Request, onOutcome: (outcome: Outcome, sentMs: number) => void): void {
-    this.world.call(new SimCall(request, this.world.nowMs, onOutcome));
+    this.world.call(new SimCall(request, this.world.nowMs, onOutcome, this.principal));
   }
 
   #believe(leaseId: string, untilMs: number, progressEveryMs: number): void {
@@ -187,11 +192,17 @@ export class UnaryClient {
     const ttlMs = random.pick([500, 1_000, 3_000]);
     const holder: HolderSpec = named ? { kind: "lease", leaseId } : { kind: "own", leaseId: "", ttlMs };
     const waitMs = random.pick([0, 300, 2_000, 10_000]);
-    const requestId = waitMs === 0 && random.chance(0.3) ? "" : this.world.freshId();
+    const requestId = waitMs === 0 && random.chance(0.3) ? "" : this.#freshRequestId();
     const mine = [...this.#holds.values()].filter((hold) => hold.leaseId === leaseId).map(({ token }) => token);
     const attempt = { request: { ...drawAcquire(this.world, mine), holder, waitMs, requestId }, open: true };
     if (requestId !== "") this.#attempts.push(attempt);
     this.#sendAttempt(attempt);
+  }
+
+  /** Not all take care that other principals do not use the same ids. */
+  #freshRequestId(): string {
+    const { world, principal } = this;
+    return world.random.chance(0.3) ? world.plainId(principal) : world.freshId();
   }
 
   /** The call was answered `waiting`, or broke, or takes too long: again, with the same request id. */
