@@ -211,10 +211,11 @@ describe("a directory that is no store", () => {
 
   test("was written by a newer version", async () => {
     await entries();
-    const text = `leasehold 2 live ${"0".repeat(32)} 7 9 `;
+    const text = `leasehold 3 live ${"0".repeat(32)} 7 9 `;
     const line = text + (crc32(text) >>> 0).toString(16).padStart(8, "0");
     await writeFile(join(directory, "HEAD"), `${line.padEnd(511)}\n`.repeat(2));
-    await refused("newer_format", "format 2, written by a newer Leasehold; this one reads up to 1");
+    const advice = "start the newer one, or restore an older backup";
+    await refused("newer_format", `format 3, written by a newer Leasehold; this one reads up to 2: ${advice}`);
   });
 
   test("is the rest of a creation that was interrupted", async () => {

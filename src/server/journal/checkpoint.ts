@@ -19,11 +19,15 @@
  * A step is bounded by `stepBytes` (one record is the least), the log by `logBytesMax` and `logRecordsMax`.
  */
 import { crc32 } from "node:zlib";
-import { JournalCorruptError, type Mutations } from "./journal.js";
+import { JournalCorruptError, JournalRefusedError, type Mutations } from "./journal.js";
 import { CHECKSUM_CHARS, checksumText } from "./record.js";
 
-/** The version of what is stored. A store with a newer one is refused. */
-export const STORE_FORMAT = 1;
+/**
+ * The version of what is stored. A store with a newer one is refused, an older one is taken over: from then on it has
+ * this one. Leases and sessions of format 2 belong to principals; a server that reads format 1 would let everybody use
+ * them.
+ */
+export const STORE_FORMAT = 2;
 export const META_KEY = "meta";
 export const ENTRY_PREFIX = "kv/";
 export const LOG_PREFIX = "log/";
@@ -52,6 +56,16 @@ export interface Meta {
   readonly chain: number;
   readonly count: number;
   readonly digest: number;
+}
+
+/** Throws unless this version can read the format that is stated at `where`. */
+export function assertReadable(format: number, where: string): void {
+  if (!Number.isInteger(format) || format < 1) {
+    throw new JournalCorruptError(`${where} is damaged: "${format}" is no format of a store`);
+  }
+  if (format <= STORE_FORMAT) return;
+  const text = `the store has format ${format}, written by a newer Leasehold; this one reads up to ${STORE_FORMAT}`;
+  throw new JournalRefusedError("newer_format", `${where}: ${text}: start the newer one, or restore an older backup`);
 }
 
 /** Takes the operations of one atomic write. */

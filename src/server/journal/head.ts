@@ -9,6 +9,10 @@
  * It also tells a Leasehold store from a foreign directory, and a store whose creation was interrupted ("new", then
  * nothing can have been acknowledged) from one that has lost everything.
  *
+ * The format is the highest of the two slots. A store of an older format is taken over by the write with which every
+ * start ends: it is durable before the first append, so whatever only the new format can say comes behind it. Until
+ * then, and when that write is torn, the other slot says that the store is still what it was.
+ *
  * Two slots of one disk sector each are written in turn, so that an interrupted write leaves the other one. A slot is
  * a line of text, filled up with spaces: `leasehold <format> <new|live> <cluster id> <seq> <generation> <checksum>`.
  */
@@ -16,8 +20,8 @@ import { writeSync } from "node:fs";
 import { type FileHandle, link, open, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { STORE_FORMAT } from "./checkpoint.js";
-import { JournalCorruptError, JournalRefusedError } from "./journal.js";
+import { assertReadable, STORE_FORMAT } from "./checkpoint.js";
+import { JournalCorruptError } from "./journal.js";
 import { checksumText } from "./record.js";
 
 export const HEAD_FILE = "HEAD";
@@ -39,10 +43,7 @@ function encodeSlot(state: HeadState): Buffer {
 function decodeSlot(slot: string, path: string): HeadState | undefined {
   const match = /^(leasehold (\d+) (new|live) ([0-9a-f]{32}) (\d+) (\d+) )([0-9a-f]{8}) *\n$/.exec(slot);
   if (match === null || checksumText(crc32(match[1]!)) !== match[7]) return undefined;
-  if (Number(match[2]) > STORE_FORMAT) {
-    const text = `${path}: the store has format ${match[2]}, written by a newer Leasehold; this one reads up to`;
-    throw new JournalRefusedError("newer_format", `${text} ${STORE_FORMAT}`);
-  }
+  assertReadable(Number(match[2]), path);
   return { live: match[3] === "live", clusterId: match[4]!, seq: Number(match[5]), generation: Number(match[6]) };
 }
 

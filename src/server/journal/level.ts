@@ -14,7 +14,15 @@
  * `leveldb-files.ts` and `head.ts`.
  */
 import { randomBytes } from "node:crypto";
-import { CheckpointedEntries, Checkpointer, type CheckpointLimits, logKey, META_KEY, type Meta } from "./checkpoint.js";
+import {
+  assertReadable,
+  CheckpointedEntries,
+  Checkpointer,
+  type CheckpointLimits,
+  logKey,
+  META_KEY,
+  type Meta,
+} from "./checkpoint.js";
 import {
   assertUnlocked,
   assertVacant,
@@ -190,6 +198,7 @@ export class LevelJournal implements Journal {
     const checkpointed = new CheckpointedEntries();
     const checkpointer = new Checkpointer(clusterId, checkpointed, this.#limits);
     const meta = (await readMeta(db)) ?? (await createMeta(db, state, checkpointer));
+    assertReadable(meta.format, `"${META_KEY}" in ${path}`);
     if (meta.clusterId !== clusterId) {
       throw new JournalCorruptError(`HEAD in ${path} names store ${clusterId}, LevelDB holds store ${meta.clusterId}`);
     }
