@@ -1,5 +1,12 @@
 /** The words of a scenario: how a line of text becomes a request of the core. */
-import type { Acquire, HolderSpec, LockItem, Request } from "../../src/server/core/types.js";
+import {
+  type Acquire,
+  anybody,
+  type HolderSpec,
+  type LockItem,
+  type Principal,
+  type Request,
+} from "../../src/server/core/types.js";
 
 /** A line, split: words, `key=value` options and bare flags. */
 export interface Line {
@@ -23,6 +30,14 @@ export const numberOf = (line: Line, key: string, fallback: number): number =>
 
 export const numbersOf = (line: Line, key: string): number[] =>
   (line.options.get(key) ?? "").split(",").filter(Boolean).map(Number);
+
+/** `by=NAME quota=LEASES,LOCKS,WAITERS`; without a quota it may have whatever it wants. */
+export function principalOf(line: Line): Principal {
+  const [leasesMax, locksMax, waitersMax] = numbersOf(line, "quota");
+  const name = line.options.get("by") ?? "";
+  if (leasesMax === undefined || locksMax === undefined || waitersMax === undefined) return { ...anybody, name };
+  return { name, quota: { leasesMax, locksMax, waitersMax } };
+}
 
 /** What was fresh when the line was read: ids are numbered. */
 export interface Fresh {

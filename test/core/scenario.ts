@@ -16,6 +16,7 @@
  *     attach SESSION STREAM epoch=N [new] [claims=N,N] [outstanding=N,N] [cluster=ID] [highest=N]
  *     frame SESSION epoch=N [no=N] [acked=N] [also=N,N] [renew] [progress=N,N] [observed=N] : SEQ REQUEST ; SEQ REQUEST
  *     detach SESSION epoch=N
+ *                                             calls, attach and frames: by=PRINCIPAL quota=LEASES,LOCKS,WAITERS
  *     advance MS                              time passes
  *     expire [asof=-MS] [once]                works off what is due, or was due a while ago
  *     crash                                   what is not durable, this block, is gone; the core is recovered
@@ -29,7 +30,7 @@ import type { Floors } from "../../src/server/core/recover.js";
 import { Restoration } from "../../src/server/core/restore.js";
 import type { Command, CoreLimits, Effects, Refusal, Reply, Request, Route } from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
-import { type Line, numberOf, numbersOf, parseLine, parseRequest } from "./scenario-language.js";
+import { type Line, numberOf, numbersOf, parseLine, parseRequest, principalOf } from "./scenario-language.js";
 import { printEvent, printReply } from "./scenario-output.js";
 
 interface NamedRoute extends Route {
@@ -152,7 +153,7 @@ class Scenario {
     // A route is one call: the next one of that name is another.
     this.#routes.delete(name);
     const observed = request.kind === "tick" ? 0 : numberOf(line, "observed", 0);
-    this.#step({ kind: "call", request, route: this.#route(name, "call"), observed });
+    this.#step({ kind: "call", request, route: this.#route(name, "call"), principal: principalOf(line), observed });
   }
 
   #attach(session: string, stream: string, line: Line): void {
@@ -168,6 +169,7 @@ class Scenario {
       clusterId: line.options.get("cluster") ?? (line.options.has("highest") ? CLUSTER_ID : ""),
       highestToken: numberOf(line, "highest", 0),
       route: this.#route(stream, "stream"),
+      principal: principalOf(line),
       observed: numberOf(line, "observed", 0),
     });
   }
@@ -190,6 +192,7 @@ class Scenario {
       acked: numbersOf(line, "also"),
       renew: line.words.includes("renew"),
       progress: numbersOf(line, "progress"),
+      principal: principalOf(line),
       observed: numberOf(line, "observed", 0),
       requests,
     });
