@@ -162,7 +162,7 @@ export class Core {
     const dependsOn = this.#renew(command, session, nowMs, fx);
     for (const { seq, request } of command.requests) {
       const caller: Caller = { route, principal, session, seq };
-      const outcome = request.kind === "refused" ? request : executeOnce(state, fx, request, caller, session, nowMs);
+      const outcome = executeOnce(state, fx, request, caller, session, nowMs);
       this.#settle(fx, nowMs);
       if (outcome !== null) fx.replies.push({ kind: "outcome", route, seq, outcome, clockAheadBy: 0 });
     }

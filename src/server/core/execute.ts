@@ -7,9 +7,9 @@ import { ended, grantOutcome } from "./holds.js";
 import { revoke } from "./lease-end.js";
 import { createLease, liveLease, remainingMs, renewLease, unknownLease, viewLease } from "./leases.js";
 import { denied, mayUse } from "./principals.js";
-import type { Session, State } from "./state.js";
+import type { Hold, Lease, Session, SessionOutcome, State, Ticket } from "./state.js";
 import { reattachTicket } from "./tickets.js";
-import type { CreateLease, Effects, Outcome, RenewLease, Request, Tick } from "./types.js";
+import type { CreateLease, Effects, Outcome, Refusal, RenewLease, Request, Tick } from "./types.js";
 import { counts, describeLock, listLeases, listLocks, topLocks } from "./views.js";
 
 /** Executes a request. Returns the answer, or null when it follows later through the caller's route. */
@@ -120,24 +120,36 @@ export function observe(state: State, fx: Effects, observed: number, nowMs: numb
 export function executeOnce(
   state: State,
   fx: Effects,
-  request: Request,
+  request: Request | Refusal,
   caller: Caller,
   session: Session,
   nowMs: number,
 ): Outcome | null {
   const { seq } = caller;
-  if (seq < session.ackedBelow) return null; // a late duplicate: its answer has arrived long ago
   const effect = session.unacked.get(seq);
-  if (effect === undefined) {
-    const { commandsPerSessionMax } = state.limits;
-    // What ends something gets through when the session is full of waiters for what it holds itself.
-    const most = endsSomething(request) ? 2 * commandsPerSessionMax : commandsPerSessionMax;
-    if (session.unacked.size >= most) {
-      const message = `the session has its ${commandsPerSessionMax} unanswered or unacknowledged commands`;
-      return { kind: "refused", reason: "LIMIT", message };
-    }
-    return execute(state, fx, request, caller, nowMs);
+  const late = seq < session.ackedBelow; // a duplicate: its answer has arrived long ago
+  // What is refused on its way here may have been permitted when it came for the first time: then its effect counts.
+  if (effect !== undefined) return late ? null : again(state, effect, request, caller, nowMs);
+  if (request.kind === "refused") return request;
+  if (late) return null;
+  const { commandsPerSessionMax } = state.limits;
+  // What ends something gets through when the session is full of waiters for what it holds itself.
+  const most = endsSomething(request) ? 2 * commandsPerSessionMax : commandsPerSessionMax;
+  if (session.unacked.size >= most) {
+    const message = `the session has its ${commandsPerSessionMax} unanswered or unacknowledged commands`;
+    return { kind: "refused", reason: "LIMIT", message };
   }
+  return execute(state, fx, request, caller, nowMs);
+}
+
+/** The answer to a command that has had its effect. */
+function again(
+  state: State,
+  effect: Lease | Hold | Ticket | SessionOutcome,
+  request: Request | Refusal,
+  caller: Caller,
+  nowMs: number,
+): Outcome | null {
   switch (effect.kind) {
     case "lease":
       return effect.dead === null ? { kind: "lease", lease: viewLease(effect, nowMs) } : unknownLease;

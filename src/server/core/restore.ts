@@ -57,7 +57,7 @@ export class Restoration {
   #header: HeaderRecord | undefined;
   readonly #kept: [string, string][] = [];
   readonly #lost: LostHold[] = [];
-  readonly #ownLeases = new Set<string>();
+  readonly #leases = new Map<string, { readonly own: boolean; readonly principal: string }>();
   readonly #locks = new Set<string>();
   readonly #counts = { l: 0, h: 0, t: 0, s: 0 };
 
@@ -76,7 +76,7 @@ export class Restoration {
         break;
       case "l/":
         this.#counts.l++;
-        if ((JSON.parse(value) as LeaseRecord)[6] === 1) this.#ownLeases.add(name);
+        this.#readLease(name, JSON.parse(value) as LeaseRecord);
         break;
       case "h/":
         this.#counts.h++;
@@ -119,7 +119,8 @@ export class Restoration {
     for (const hold of this.#lost) {
       const { name, leaseId, requestId, lockDelayMs } = hold;
       if (requestId !== "") {
-        const key = requestKey(this.#ownLeases.has(leaseId) ? "" : leaseId, requestId);
+        const { own = false, principal = "" } = this.#leases.get(leaseId) ?? {};
+        const key = requestKey(own ? "" : leaseId, principal, requestId);
         entries.set(`q/${key}`, JSON.stringify(["ended", hold.token]));
       }
       if (lockDelayMs > 0) delay(entries, name, servedMs + quietMs + lockDelayMs);
@@ -127,6 +128,10 @@ export class Restoration {
     entries.set(HEADER_KEY, JSON.stringify(header));
     if (quietMs > 0) entries.set(QUIET_KEY, JSON.stringify([servedMs + quietMs]));
     return [...entries];
+  }
+
+  #readLease(id: string, [, , , , , , own, , , more]: LeaseRecord): void {
+    this.#leases.set(id, { own: own === 1, principal: more?.[3] ?? "" });
   }
 
   #readHold(token: number, [name, leaseId, , requestId, , , , , more]: HoldRecord): void {
