@@ -16,7 +16,7 @@ import type { Stream, StreamHandlers, Transport, WatchHandlers, WatchStream } fr
 
 /** Certificates in PEM form. */
 export interface TlsOptions {
-  /** Whom to trust; the system's authorities if absent. */
+  /** Whom to trust; the authorities that Node trusts if absent. */
   readonly ca?: string | Uint8Array | undefined;
   /** This client's certificate and its key, for servers that ask for one. */
   readonly cert?: string | Uint8Array | undefined;
