@@ -161,8 +161,3 @@ function opened(stream: ReturnType<Client["makeServerStreamRequest"]>): Opened {
   onTestFinished(close);
   return { first, end, close };
 }
-
-/** What is asked for over HTTP on the ops port. */
-export async function status(server: RunningServer, path: string, init: RequestInit = {}): Promise<number> {
-  return (await fetch(`http://${server.opsAddress}${path}`, init)).status;
-}
