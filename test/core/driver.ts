@@ -1,6 +1,14 @@
 /** Drives a core in unit tests: unary calls, one batch each, and time by hand. */
 import { Core, emptyEffects } from "../../src/server/core/core.js";
-import type { Acquire, CoreEvent, CoreLimits, Outcome, Request } from "../../src/server/core/types.js";
+import type {
+  Acquire,
+  Command,
+  CoreEvent,
+  CoreLimits,
+  Outcome,
+  Principal,
+  Request,
+} from "../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "./limits.js";
 
 /** An exclusive Acquire through a lease, with whatever is given instead. */
@@ -26,7 +34,16 @@ export const acquireOf = (name: string, leaseId: string, more: Partial<Acquire> 
 export interface Stepped {
   readonly outcomes: readonly Outcome[];
   readonly events: readonly CoreEvent[];
+  readonly mutations: readonly (string | null)[];
 }
+
+const commandOf = (request: Request, principal: Principal | undefined): Command => ({
+  kind: "call",
+  request,
+  route: { kind: "call" },
+  ...(principal === undefined ? {} : { principal }),
+  observed: 0,
+});
 
 export class Driver {
   readonly core: Core;
@@ -38,8 +55,16 @@ export class Driver {
   }
 
   /** The last outcome told in this step is the caller's, unless it waits. */
-  call(request: Request): Outcome | undefined {
-    return this.#step({ kind: "call", request, route: { kind: "call" }, observed: 0 }).outcomes.at(-1);
+  call(request: Request, principal?: Principal): Outcome | undefined {
+    return this.#step(commandOf(request, principal)).outcomes.at(-1);
+  }
+
+  /** What the call writes, by key. */
+  mutationsOf(request: Request, principal: Principal): Map<string, string | null> {
+    const { mutations } = this.#step(commandOf(request, principal));
+    const written = new Map<string, string | null>();
+    for (let i = 0; i < mutations.length; i += 2) written.set(mutations[i] as string, mutations[i + 1] ?? null);
+    return written;
   }
 
   createLease(leaseId: string, ttlMs: number): void {
@@ -55,11 +80,11 @@ export class Driver {
     return (this.core.nextDueMs ?? Number.POSITIVE_INFINITY) <= this.nowMs;
   }
 
-  #step(command: Parameters<Core["step"]>[0]): Stepped {
+  #step(command: Command): Stepped {
     const fx = emptyEffects();
     this.core.step(command, this.nowMs, fx);
     this.core.seal(this.nowMs, fx, false);
     const outcomes = fx.replies.flatMap((reply) => (reply.kind === "outcome" ? [reply.outcome] : []));
-    return { outcomes, events: fx.events };
+    return { outcomes, events: fx.events, mutations: fx.mutations };
   }
 }

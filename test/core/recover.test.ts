@@ -54,3 +54,37 @@ test.each([
 ])("%s", (_, entries, message) => {
   expect(() => recover(entries)).toThrow(message);
 });
+
+const ci = { name: "token/ci", quota: { leasesMax: 2, locksMax: 2, waitersMax: 2 } };
+const owned = (more: readonly unknown[]) =>
+  JSON.stringify(["L2", 60_000, "", "", "", 0, 0, 1, "", ...(more.length === 0 ? [] : [more])]);
+
+test("what a principal has is counted from what there is", () => {
+  const driver = recover({
+    "l/B": owned([0, 1, 0, "token/ci"]),
+    "h/1": hold("a", "B"),
+    "h/2": hold("b", "A"),
+    "t/3": JSON.stringify(["b", "B", 0, "", "", "", 9, 0]),
+  });
+  expect([...driver.core.inspect().usage]).toEqual([["token/ci", { leases: 1, locks: 1, waiters: 1 }]]);
+  const release = { kind: "release", name: "a", token: 1 } as const;
+  expect(driver.call(release, { ...ci, name: "token/other" })).toMatchObject({ reason: "DENIED" });
+  expect(driver.call(release, ci)).toEqual({ kind: "released" });
+  expect(driver.call({ kind: "revokeLease", lease: { kind: "lease", leaseId: "B" }, expired: false }, ci)).toEqual({
+    kind: "revoked",
+    revoked: true,
+  });
+  expect(driver.core.inspect().usage.size).toBe(0);
+});
+
+test.each([
+  ["a lease", "l/B", owned([])],
+  ["a lease that asks for progress", "l/B", owned([300, 1, 0])],
+])("%s without a principal is nobody's, and is written as it always was", (_, key, record) => {
+  const driver = recover({ [key]: record });
+  const fx = driver.mutationsOf({ kind: "renewLease", leaseId: "B", progress: true }, ci);
+  const written = JSON.parse(fx.get(key) ?? "[]") as unknown[];
+  const before = JSON.parse(record) as unknown[];
+  expect(written.length).toBe(before.length);
+  expect((written[9] as unknown[] | undefined)?.length).toBe((before[9] as unknown[] | undefined)?.length);
+});

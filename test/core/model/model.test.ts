@@ -1,6 +1,6 @@
 /** The model alone, against expectations written by hand from `docs/semantics.md`. */
 import { expect, test } from "vitest";
-import type { Acquire, LockItem, Request, Route } from "../../../src/server/core/types.js";
+import type { Acquire, LockItem, Principal, Request, Route } from "../../../src/server/core/types.js";
 import { CLUSTER_ID, testLimits } from "../limits.js";
 import type { Meaning } from "./meaning.js";
 import { stepModel } from "./model.js";
@@ -25,9 +25,13 @@ class World {
     this.events = [...events];
   }
 
+  /** By whom; null: by nobody in particular. */
+  by: Principal | null = null;
+
   call(request: Request): Route {
     const route: Route = { kind: "call" };
-    this.#step({ kind: "call", request, route, observed: 0 });
+    const command = { kind: "call", request, route, observed: 0 } as const;
+    this.#step(this.by === null ? command : { ...command, principal: this.by });
     return route;
   }
 
@@ -226,4 +230,28 @@ test("after restarts a lease has its full time once, then what certain time has 
   world.state = restart(save(world.state, 700), 5_000, numbers);
   world.nowMs = 5_000;
   expect(world.ask({ kind: "getLease", leaseId: "A" })).toMatchObject({ remainingMs: 300 });
+});
+
+test("what belongs to one principal is not for another, and each has its quota", () => {
+  const world = worldWith("N");
+  const p: Principal = { name: "p", quota: { leasesMax: 1, locksMax: 2, waitersMax: 1 } };
+  const q: Principal = { name: "q", quota: { leasesMax: 9, locksMax: 9, waitersMax: 9 } };
+  world.by = p;
+  world.lease("P");
+  expect(
+    world.ask({ kind: "createLease", leaseId: "P2", ttlMs: 1_000, owner: "", metadata: "", progressEveryMs: 0 }),
+  ).toEqual({ kind: "refused", reason: "LIMIT" });
+  expect(world.tokens(world.acquire("P", [exclusive("x"), exclusive("y")]))).toEqual([1, 2]);
+  expect(world.answer(world.acquire("P", exclusive("z")))).toMatchObject({ reason: "LIMIT" });
+  world.by = q;
+  world.lease("Q");
+  const denied = { kind: "refused", reason: "DENIED" };
+  expect(world.ask({ kind: "renewLease", leaseId: "P", progress: false })).toEqual(denied);
+  expect(world.ask({ kind: "release", name: "x", token: 1 })).toEqual(denied);
+  expect(world.answer(world.acquire("P", exclusive("z")))).toEqual(denied);
+  expect(world.ask({ kind: "renewLease", leaseId: "N", progress: false })).toMatchObject({ kind: "renewed" });
+  const waits = world.acquire("Q", exclusive("x"));
+  world.by = p;
+  world.call({ kind: "release", name: "x", token: 1 });
+  expect(world.tokens(waits)).toEqual([3]);
 });

@@ -1,6 +1,5 @@
 /** To whom things belong, and how much a principal has. */
 import type { Principal } from "../../../src/server/core/types.js";
-import type { Meaning } from "./meaning.js";
 import type { ModelState } from "./state.js";
 import { refused } from "./step.js";
 
