@@ -9,6 +9,8 @@ import { options } from "../dist/server/config/catalog.js";
 import { refusalReasons } from "../dist/server/metrics/definitions.js";
 import { ServerMetrics } from "../dist/server/metrics/server-metrics.js";
 import { codeOf } from "../dist/server/rpc/errors.js";
+import { version } from "../dist/server/version.js";
+import { openapi } from "../dist/sidecar/api/openapi.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const check = process.argv.includes("--check");
@@ -98,6 +100,13 @@ function fill(path) {
   else writeFileSync(path, after);
 }
 
+/** A file that is made of the code as a whole. */
+function write(path, text) {
+  if (existsSync(path) && readFileSync(path, "utf8") === text) return;
+  if (check) problems.push(`${relative(root, path)} is not what the code says; run \`npm run docs\``);
+  else writeFileSync(path, text);
+}
+
 /** As GitHub makes them from headings. */
 const slug = (heading) =>
   heading
@@ -128,6 +137,7 @@ function checkLinks(path) {
 }
 
 for (const path of pages) fill(path);
+write(join(root, "docs/openapi/sidecar.json"), `${JSON.stringify(openapi(version), null, 2)}\n`);
 for (const name of Object.keys(tables)) if (!used.has(name)) problems.push(`no page shows the table "${name}"`);
 for (const path of pages) checkLinks(path);
 for (const problem of problems) console.error(problem);

@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, (program: Command) => Promise<void>>> = 
   backup: async (program) => (await import("./backup.js")).registerBackup(program),
   restore: async (program) => (await import("./restore.js")).registerRestore(program),
   verify: async (program) => (await import("./verify.js")).registerVerify(program),
+  sidecar: async (program) => (await import("./sidecar.js")).registerSidecar(program),
 };
 
 async function main(args: readonly string[]): Promise<number> {
