@@ -95,7 +95,7 @@ export class Hold {
 
   /** Throws LOST. */
   assertHeld(): void {
-    if (this.#release === null) this.lock.assertHeld();
+    if (this.#release === null || this.#lost !== null) this.lock.assertHeld();
     else throw new LeaseholdError("LOST", "the hold has been released", { retryable: false });
   }
 
