@@ -169,14 +169,14 @@ const NUMBER = /^\d{1,16}$/;
 /** The body together with the query, where numbers are text. Throws INVALID. */
 export async function readInput<T>(call: Call, schema: z.ZodType<T>): Promise<T> {
   const body = await readBody(call);
-  const input: Record<string, unknown> = { ...body };
+  const entries = Object.entries(body);
   for (const [key, value] of Object.entries(call.query)) {
     if (key === "name" && call.parameters.name === undefined) continue;
     if (Object.hasOwn(body, key))
       throw badRequest(`${JSON.stringify(key.slice(0, 64))} is in the body and in the query`);
-    input[key] = NUMBER.test(value) ? numeric(schema, key, value) : value;
+    entries.push([key, NUMBER.test(value) ? numeric(schema, key, value) : value]);
   }
-  const parsed = schema.safeParse(input);
+  const parsed = schema.safeParse(Object.fromEntries(entries));
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   const where = issue?.path.join(".").slice(0, 64);
