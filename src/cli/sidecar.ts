@@ -12,11 +12,12 @@ import { version } from "../server/version.js";
 import { type RunningSidecar, type SidecarOptions, startSidecar } from "../sidecar/sidecar.js";
 import { positive, positiveDuration } from "./arguments.js";
 import { CliError, DEFAULT_ADDR, exitCode } from "./common.js";
+import { type CredentialFlags, connectOptions, credentialOptions } from "./credentials.js";
 import { planFor } from "./run/belief.js";
 import { hooksOf, words } from "./run/hooks.js";
 import { exitCodeFor } from "./sdk-errors.js";
 
-interface SidecarFlags {
+interface SidecarFlags extends CredentialFlags {
   readonly addr: string;
   readonly listen: Endpoint;
   readonly socketMode: number;
@@ -58,7 +59,7 @@ export function registerSidecar(program: Command): void {
     .summary("locks over HTTP on this machine, for applications of any language")
     .description("Keep locks for applications beside it, over HTTP on this machine; elect a leader; fence a storage.");
   for (const option of options()) command.addOption(option);
-  command.addHelpText("after", HELP).action(async (flags: SidecarFlags) => {
+  credentialOptions(command.addHelpText("after", HELP)).action(async (flags: SidecarFlags) => {
     process.exit(await run(flags));
   });
 }
@@ -162,9 +163,10 @@ function check(flags: SidecarFlags): void {
 
 function sidecarOptions(flags: SidecarFlags, log: Logger, address: () => string): SidecarOptions {
   const { addr, ttl, owner, elect, value, proxy, lock } = flags;
+  const credentials = connectOptions(flags);
   const hooks = hooksOf({ ...flags, name: elect ?? "", address, log });
   return {
-    connect: () => connect(addr, { tls: false, ttl, ...(owner === undefined ? {} : { owner }) }),
+    connect: () => connect(addr, { ...credentials, ttl, ...(owner === undefined ? {} : { owner }) }),
     listen: flags.listen,
     socketMode: flags.socketMode,
     opsListen: flags.opsListen ?? null,
@@ -194,6 +196,7 @@ async function run(flags: SidecarFlags): Promise<number> {
   try {
     sidecar = await startSidecar(sidecarOptions(flags, log, () => sidecar.address));
   } catch (error) {
+    if (error instanceof CliError) throw error;
     log.fatal(`cannot start: ${(error as Error).message}`);
     return exitCode.internal;
   }
