@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 cpSync(join(root, "src/client/wire/gen"), join(root, "src/client/dist/wire/gen"), { recursive: true });
+cpSync(join(root, "src/server/ops/console"), join(root, "dist/server/ops/console"), { recursive: true });
 const { status } = spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-b"], {
   cwd: root,
   stdio: "inherit",

@@ -12,7 +12,7 @@ import { type Command, Option } from "commander";
 import { options } from "../server/config/catalog.js";
 import { formatConfig, loadConfig } from "../server/config/load.js";
 import type { ServerConfig } from "../server/config/schema.js";
-import { reloads } from "../server/config/security.js";
+import { encrypts, reloads } from "../server/config/security.js";
 import { createLogger, type Logger } from "../server/log.js";
 import type { RunningServer, startServer } from "../server/server.js";
 import { CliError, exitCode } from "./common.js";
@@ -82,6 +82,9 @@ async function runServer(config: ServerConfig, log: Logger, start: StartServer):
   };
   const { address, opsAddress } = server;
   log.info({ address, opsAddress, store: config.store }, "serving");
+  if (opsAddress !== null && !opsAddress.startsWith("unix:")) {
+    log.info(`the console is at ${encrypts(config) ? "https" : "http"}://${opsAddress}/console/`);
+  }
   log.info(`${await signalled}: draining`);
   return drain(server, config.drainMsMax + DRAIN_GRACE_MS, log);
 }

@@ -12,12 +12,15 @@ import { createJournal, parseStore } from "./journal/open.js";
 import type { Logger, LogLevel } from "./log.js";
 import { HotLocks } from "./metrics/hot-locks.js";
 import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
+import type { ConsoleOptions } from "./ops/api/context.js";
 import { type OpsServer, startOps } from "./ops/ops-server.js";
+import { WallTimes } from "./ops/wall-times.js";
 import { RpcServer } from "./rpc/grpc-server.js";
 import { type RequestInfo, RequestLog } from "./rpc/request-log.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
+import type { Access } from "./security/access.js";
 import { ReloadedCredentials } from "./security/grpc-credentials.js";
 import { Security, type SecurityHooks } from "./security/security.js";
 import type { SequencerObserver } from "./sequencer/observer.js";
@@ -50,6 +53,8 @@ export interface ServerHooks extends Pick<SecurityHooks, "reloadPollMs" | "wallM
   readonly log?: Logger;
   /** Only tests replace it. */
   readonly openJournal?: (observer: JournalObserver) => Journal;
+  /** Only tests replace it. */
+  readonly access?: Access;
 }
 
 /** How often health follows what the sequencer says. */
@@ -91,7 +96,10 @@ class Server implements RunningServer {
   readonly #clientClocks: ClientClocks;
   readonly #sequencer: Sequencer;
   readonly #watch: WatchHub;
+  /** When events have happened, for the console. */
+  readonly #wallTimes = new WallTimes(() => Date.now());
   readonly #security: Security;
+  readonly #access: Access;
   readonly #rpc: RpcServer;
   #ops: OpsServer | null = null;
   #address = "";
@@ -148,6 +156,7 @@ class Server implements RunningServer {
       log: this.#log,
     });
     this.#security = new Security(config, { ...hooks, onRefused: (kind) => this.#metrics.authFailed(kind) });
+    this.#access = hooks.access ?? this.#security.access;
     const requests = new RequestLog(this.#log);
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
@@ -159,7 +168,7 @@ class Server implements RunningServer {
       serverStatus: () => this.#status(),
       clocks: this.#clientClocks,
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
-      access: this.#security.access,
+      access: this.#access,
       load: () => this.#load(),
       onBug: (error, request) => requests.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
@@ -252,11 +261,13 @@ class Server implements RunningServer {
       endpoint,
       metrics: this.#metrics,
       certificates: this.#security.certificates,
+      access: this.#access,
+      console: this.#console(),
       readiness: () => {
         const reason = this.#notReady();
         return reason === null ? { ready: true } : { ready: false, reason };
       },
-      onError: (error) => this.#log?.error({ err: error }, "the metrics could not be rendered; this is a bug"),
+      onError: (error) => this.#log?.error({ err: error }, "the ops port failed to answer; this is a bug"),
     });
   }
 
@@ -267,6 +278,19 @@ class Server implements RunningServer {
   #backupOrigin(): BackupOrigin {
     const { ttlMsMax } = this.#config.limits;
     return { storeFormat: STORE_FORMAT, ttlMsMax, takenWallMs: Date.now(), server: version };
+  }
+
+  #console(): ConsoleOptions {
+    const { limits } = this.#config;
+    return {
+      sink: this.#sequencer,
+      watch: this.#watch,
+      coreLimits: limits,
+      limits,
+      wallTimes: this.#wallTimes,
+      serverStatus: () => this.#status(),
+      hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
+    };
   }
 
   /** Sets what is logged from now on, and returns what was until now. */
@@ -300,7 +324,10 @@ class Server implements RunningServer {
         eventLog?.event(event);
         if (event.kind === "granted") this.#hotLocks.granted(event.name, performance.now());
       },
-      told: (timestamp) => this.#watch.tellTo(timestamp),
+      told: (timestamp) => {
+        this.#wallTimes.told(timestamp);
+        this.#watch.tellTo(timestamp);
+      },
       storeFailed: (error) => {
         this.#watch.closeAll(storeFailed);
         // A damaged store is for the operator to look at; opening it again and again would not mend it.

@@ -71,6 +71,12 @@ const TOOLS = {
   openssl: { debian: "openssl", fedora: "openssl", brew: "openssl" },
   prometheus,
   promtool: prometheus,
+  chromium: {
+    names: ["chromium", "chromium-browser", "google-chrome"],
+    debian: "chromium",
+    fedora: "chromium",
+    brew: "chromium",
+  },
 };
 
 /** @typedef {keyof typeof TOOLS} ToolName */

@@ -1,22 +1,28 @@
 /**
- * The small HTTP server for operators: metrics and probes. It answers GET and HEAD, reads no bodies and bounds headers,
- * times and connections, so that nothing that knocks on this port can hold the lock server up.
+ * The HTTP server for operators: metrics, probes, and the console with its API. Headers, times, connections and bodies
+ * are bounded, so that nothing that knocks on this port can hold the lock server up. Here is who answers what; each part
+ * has a file of its own.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { type Endpoint, formatEndpoint } from "../config/endpoint.js";
+import { type Access, openAccess } from "../security/access.js";
 import type { Certificates } from "../security/certificates.js";
+import type { Answer } from "./answer.js";
+import { API, Api } from "./api/api.js";
+import type { ConsoleOptions } from "./api/context.js";
+import { consoleAssets } from "./assets.js";
 import { createListener } from "./listener.js";
+import { type PageSources, pages } from "./pages.js";
 
-type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason: string };
-
-export interface OpsOptions {
+export interface OpsOptions extends PageSources {
   readonly endpoint: Endpoint;
-  readonly metrics: { render(): Promise<string>; readonly contentType: string };
-  /** Recovered, the store takes writes, not draining. */
-  readonly readiness: () => Readiness;
+  /** Absent: open to everybody. */
+  readonly access?: Access;
   /** Absent or null: without encryption. */
   readonly certificates?: Certificates | null;
-  /** The metrics could not be rendered: a bug. */
+  /** Absent: metrics and probes only. */
+  readonly console?: ConsoleOptions;
+  /** Something threw: a bug. */
   readonly onError?: (error: unknown) => void;
 }
 
@@ -32,14 +38,9 @@ const HEADER_MS_MAX = 5_000;
 const IDLE_MS_MAX = 10_000;
 const TEXT = "text/plain; charset=utf-8";
 
-interface Answer {
-  readonly status: number;
-  readonly body: string;
-  readonly type?: string;
-}
-
 /** Listens. Rejects when the address cannot be had. */
 export async function startOps(options: OpsOptions): Promise<OpsServer> {
+  const site = new Site(options);
   const server = createListener(
     {
       maxHeaderSize: HEADER_BYTES_MAX,
@@ -48,7 +49,7 @@ export async function startOps(options: OpsOptions): Promise<OpsServer> {
       connectionsCheckingInterval: 1_000,
       keepAliveTimeout: IDLE_MS_MAX,
     },
-    (request, response) => void handle(options, request, response),
+    (request, response) => void site.handle(request, response),
     options.certificates ?? null,
   );
   server.maxConnections = CONNECTIONS_MAX;
@@ -83,14 +84,58 @@ function stop(server: Server): Promise<void> {
   });
 }
 
-async function handle(options: OpsOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  request.resume(); // whatever body there is goes nowhere
-  let answer: Answer;
-  try {
-    answer = await answerTo(options, request);
-  } catch (error) {
-    options.onError?.(error);
-    answer = { status: 500, body: "internal error\n" };
+class Site {
+  readonly #options: OpsOptions;
+  readonly #access: Access;
+  readonly #api: Api | null;
+  readonly #assets: ReadonlyMap<string, Answer>;
+
+  constructor(options: OpsOptions) {
+    this.#options = options;
+    this.#access = options.access ?? openAccess;
+    this.#api = options.console ? new Api(options.console, this.#access, options.endpoint) : null;
+    this.#assets = options.console ? consoleAssets() : new Map();
+  }
+
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    let answer: Answer | null;
+    try {
+      answer = await this.#answerTo(request, response);
+    } catch (error) {
+      // A body that breaks off is the other side's doing.
+      if (!request.errored) this.#options.onError?.(error);
+      answer = { status: 500, body: "internal error\n" };
+    }
+    if (answer !== null) write(request, response, answer);
+  }
+
+  async #answerTo(request: IncomingMessage, response: ServerResponse): Promise<Answer | null> {
+    const url = request.url ?? "";
+    const mark = url.indexOf("?");
+    const path = mark < 0 ? url : url.slice(0, mark);
+    if (this.#api !== null && path.startsWith(API)) {
+      return this.#api.answer(path, mark < 0 ? "" : url.slice(mark + 1), request, response);
+    }
+    const page = pages.get(path);
+    const asset = this.#assets.get(path);
+    if (page === undefined && asset === undefined) return this.#notFound;
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      return { status: 405, body: "GET or HEAD only\n", headers: { allow: "GET, HEAD" } };
+    }
+    return page?.(this.#options, this.#access, request) ?? asset ?? this.#notFound;
+  }
+
+  get #notFound(): Answer {
+    const there = this.#api === null ? "/metrics, /healthz" : "/console/, /metrics, /healthz";
+    return { status: 404, body: `not found; there are ${there} and /readyz\n` };
+  }
+}
+
+function write(request: IncomingMessage, response: ServerResponse, answer: Answer): void {
+  request.resume(); // whatever body there still is goes nowhere
+  if (response.headersSent || response.destroyed) {
+    response.destroy();
+    return;
   }
   const body = Buffer.from(answer.body);
   response.writeHead(answer.status, {
@@ -98,38 +143,7 @@ async function handle(options: OpsOptions, request: IncomingMessage, response: S
     "content-length": body.length,
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
-    ...(answer.status === 405 ? { allow: "GET, HEAD" } : {}),
+    ...answer.headers,
   });
   response.end(request.method === "HEAD" ? undefined : body);
 }
-
-async function answerTo(options: OpsOptions, request: IncomingMessage): Promise<Answer> {
-  const url = request.url ?? "";
-  const query = url.indexOf("?");
-  const page = pages.get(query < 0 ? url : url.slice(0, query));
-  if (page === undefined) return { status: 404, body: "not found; there are /metrics, /healthz and /readyz\n" };
-  if (request.method !== "GET" && request.method !== "HEAD") return { status: 405, body: "GET or HEAD only\n" };
-  return page(options);
-}
-
-type Page = (options: OpsOptions) => Answer | Promise<Answer>;
-
-const metricsPage: Page = async ({ metrics }) => ({
-  status: 200,
-  body: await metrics.render(),
-  type: metrics.contentType,
-});
-
-/** Says that the event loop turns, and nothing about the disk: a restart would not mend a disk. */
-const healthPage: Page = () => ({ status: 200, body: "ok\n" });
-
-const readyPage: Page = ({ readiness }) => {
-  const state = readiness();
-  return state.ready ? { status: 200, body: "ready\n" } : { status: 503, body: `not ready: ${state.reason}\n` };
-};
-
-const pages: ReadonlyMap<string, Page> = new Map([
-  ["/metrics", metricsPage],
-  ["/healthz", healthPage],
-  ["/readyz", readyPage],
-]);
