@@ -256,6 +256,7 @@ const SERVICES = {
   "python-grpc": /** @type {const} */ (["python3-grpc"]),
   openssl: /** @type {const} */ (["openssl"]),
   prometheus: /** @type {const} */ (["prometheus", "promtool"]),
+  chromium: /** @type {const} */ (["chromium"]),
 };
 
 /** @typedef {keyof typeof SERVICES} ServiceName */
