@@ -135,7 +135,8 @@ class EventStream implements WatchOutput {
     const told = entries.filter(isEvent).slice(0, this.#take(entries.length));
     const events = told.map((event) => eventBody(event, this.#wallTimes.of(event.timestamp)));
     const skipped = entries.length - told.length;
-    this.#send(`id: ${position}\nevent: changes\ndata: ${JSON.stringify({ events, skipped })}\n\n`);
+    const id = position > 0 ? `id: ${position}\n` : ""; // nothing has ever happened: then it is "from now on"
+    this.#send(`${id}event: changes\ndata: ${JSON.stringify({ events, skipped })}\n\n`);
     return !this.#blocked;
   }
 
