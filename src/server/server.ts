@@ -9,14 +9,14 @@ import { EventLog } from "./event-log.js";
 import { STORE_FORMAT } from "./journal/checkpoint.js";
 import { type Journal, JournalCorruptError, type JournalObserver } from "./journal/journal.js";
 import { createJournal, parseStore } from "./journal/open.js";
-import type { Logger, LogLevel } from "./log.js";
+import type { Logger } from "./log.js";
 import { HotLocks } from "./metrics/hot-locks.js";
 import { type GaugeSnapshot, ServerMetrics } from "./metrics/server-metrics.js";
 import type { ConsoleOptions } from "./ops/api/context.js";
 import { type OpsServer, startOps } from "./ops/ops-server.js";
 import { WallTimes } from "./ops/wall-times.js";
+import { Reports } from "./reports.js";
 import { RpcServer } from "./rpc/grpc-server.js";
-import { type RequestInfo, RequestLog } from "./rpc/request-log.js";
 import type { SessionEndpoint } from "./rpc/session.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
@@ -100,6 +100,7 @@ class Server implements RunningServer {
   readonly #wallTimes = new WallTimes(() => Date.now());
   readonly #security: Security;
   readonly #access: Access;
+  readonly #reports: Reports;
   readonly #rpc: RpcServer;
   #ops: OpsServer | null = null;
   #address = "";
@@ -157,7 +158,8 @@ class Server implements RunningServer {
     });
     this.#security = new Security(config, { ...hooks, onRefused: (kind) => this.#metrics.authFailed(kind) });
     this.#access = hooks.access ?? this.#security.access;
-    const requests = new RequestLog(this.#log);
+    const reports = new Reports(this.#log, this.#metrics, this.#security.audit);
+    this.#reports = reports;
     this.#rpc = new RpcServer({
       sink: this.#sequencer,
       coreLimits: config.limits,
@@ -170,25 +172,15 @@ class Server implements RunningServer {
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
       access: this.#access,
       load: () => this.#load(),
-      onBug: (error, request) => requests.bug(error, request),
+      onBug: (error, request) => reports.bug(error, request),
       onRefusal: (reason) => this.#metrics.refused(reason),
       onResult: (rpc, reason, durationMs) => this.#metrics.sessionRpc(rpc, reason, durationMs),
-      onAnswer: (request, reason, durationMs) => {
-        this.#metrics.rpc(request.path, reason, durationMs);
-        requests.ended(request, reason, durationMs);
-        this.#audit(request, reason);
-      },
-      onStreamEnd: (request, reason, durationMs) => requests.ended(request, reason, durationMs),
+      onAnswer: (request, reason, durationMs) => reports.answered(request, reason, durationMs),
+      onStreamEnd: (request, reason, durationMs) => reports.streamEnded(request, reason, durationMs),
       tracing: this.#tracing,
       backup: { snapshot: () => this.#sequencer.snapshot(), origin: () => this.#backupOrigin() },
-      onBackup: (request, bytes, failure) => {
-        const { requestId, principal } = request;
-        this.#audit({ ...request, act: { event: "backup", bytes } }, failure?.reason ?? "OK");
-        const about = { requestId, principal, bytes, reason: failure?.reason };
-        if (failure === null) this.#log?.info(about, "a backup was made");
-        else this.#log?.warn(about, `a backup has failed: ${failure.message}`);
-      },
-      setLogLevel: (level) => this.#setLogLevel(level),
+      onBackup: (request, bytes, failure) => reports.backup(request, bytes, failure),
+      setLogLevel: (level) => reports.setLogLevel(level),
     });
   }
 
@@ -271,10 +263,6 @@ class Server implements RunningServer {
     });
   }
 
-  #audit({ act, principal, address, requestId }: RequestInfo, outcome: string): void {
-    if (act !== undefined) this.#security.audit.act({ ...act, principal, address, requestId, outcome });
-  }
-
   #backupOrigin(): BackupOrigin {
     const { ttlMsMax } = this.#config.limits;
     return { storeFormat: STORE_FORMAT, ttlMsMax, takenWallMs: Date.now(), server: version };
@@ -288,18 +276,10 @@ class Server implements RunningServer {
       coreLimits: limits,
       limits,
       wallTimes: this.#wallTimes,
+      audit: (act) => this.#reports.forced(act),
       serverStatus: () => this.#status(),
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
     };
-  }
-
-  /** Sets what is logged from now on, and returns what was until now. */
-  #setLogLevel(level: LogLevel): LogLevel {
-    const before = (this.#log?.level ?? "silent") as LogLevel;
-    if (this.#log === undefined) return before;
-    if (before !== level) this.#log.warn({ from: before, to: level }, "the level of the log is changed");
-    this.#log.level = level;
-    return before;
   }
 
   /** Null: ready for clients; else why not. */
