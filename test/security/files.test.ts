@@ -91,7 +91,8 @@ describe("a file of tokens", () => {
     let nowMs = 1_000_000;
     let loads = 0;
     const expires = new Date(2_000_000).toISOString();
-    const name = file(tokenLine("ci", "x", expires) + tokenLine("ops", "y"));
+    const alike = `ops sha256:${digestOf("z").toString("hex").slice(0, 62)}00\n`; // all but the end of another's
+    const name = file(tokenLine("ci", "x", expires) + tokenLine("ops", "y") + alike);
     const tokens = new Tokens(
       name,
       () => nowMs,

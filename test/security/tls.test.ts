@@ -3,7 +3,7 @@ import { copyFileSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFile
 import { request } from "node:https";
 import { join } from "node:path";
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from "node:tls";
-import { credentials } from "@grpc/grpc-js";
+import { connectivityState, credentials } from "@grpc/grpc-js";
 import { connect, type LeaseholdError } from "@leasehold/client";
 import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
 import type { RunningServer } from "../../src/server/server.js";
@@ -173,8 +173,14 @@ describeWithServices("TLS", ["openssl"], () => {
     const shared = connection(local(server), caller);
     onTestFinished(() => shared.close());
 
-    const answered: string[] = [];
+    expect(await call(shared, caller)).toBe("OK");
     let over = false;
+    let connections = 1;
+    const { READY } = connectivityState;
+    shared.getChannel().watchConnectivityState(READY, Date.now() + 60_000, (late) => {
+      if (late === undefined && !over) connections += 1;
+    });
+    const answered: string[] = [];
     const onOneConnection = async () => {
       while (!over) answered.push(await call(shared, caller));
     };
@@ -199,6 +205,7 @@ describeWithServices("TLS", ["openssl"], () => {
     }
     over = true;
     await Promise.all(load);
+    expect(connections).toBe(1);
     expect(answered.length).toBeGreaterThan(100);
     expect(new Set(answered)).toEqual(new Set(["OK"]));
     expect(seen.size).toBe(6);
