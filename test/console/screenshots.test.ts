@@ -23,8 +23,13 @@ describeWithServices("pictures of the console", ["chromium"], () => {
 
   test("are small enough", { timeout: 120_000 }, async () => {
     const console = await startConsole();
+    const lock = "#/lock?name=orders%2Ffinance%2Fclose-2026-11";
     const take = async (name: string, hash: string, dark: boolean, ready: string) => {
-      const { page } = await open(browser, console.url, hash, { dark, width: 1_120, height: 760 });
+      const { page } = await open(browser, console.url, hash, {
+        dark,
+        width: 1_120,
+        height: hash === lock ? 1_150 : 760,
+      });
       await page.locator(ready).first().waitFor();
       await page.locator("#live[data-state=live]").waitFor();
       const picture = await page.screenshot();
@@ -36,7 +41,6 @@ describeWithServices("pictures of the console", ["chromium"], () => {
     const { page: watcher } = await open(browser, console.url); // the history is kept from now on
     await watcher.locator("#live[data-state=live]").waitFor();
     await happenings(console);
-    const lock = "#/lock?name=orders%2Ffinance%2Fclose-2026-11";
     await take("console-overview-light", "#/overview", false, "text=Longest waits");
     await take("console-overview-dark", "#/overview", true, "text=Longest waits");
     await take("console-locks-light", "#/locks", false, "main tbody tr");
