@@ -34,7 +34,8 @@ try {
   const made = spawnSync("npm", args, { cwd: folder, encoding: "utf8", maxBuffer: 64 * 1_048_576 });
   if (made.status !== 0) throw new Error(`npm sbom: ${made.stderr}`);
   const bom = JSON.parse(made.stdout);
-  bom.metadata.component.name = lock.name; // npm takes the folder's
+  bom.metadata.component.name = lock.name; // npm takes the folder's, and those of workspaces
+  for (const component of bom.components) component.name = component["bom-ref"].replace(/@[^@]*$/, "");
   mkdirSync(dirname(target), { recursive: true });
   writeFileSync(target, `${JSON.stringify(bom, null, 2)}\n`);
   console.log(`${target}: ${bom.components.length} components`);

@@ -1,12 +1,15 @@
 // What the image does: read-only, not root, without a capability.
-import { chmodSync, chownSync, copyFileSync, readdirSync, statSync } from "node:fs";
+import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { get } from "node:https";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { connect } from "@leasehold/client";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { leasehold } from "../cli/support.js";
 import { until } from "../e2e/support.js";
 import { certificateAuthority } from "../services/certificates.mjs";
 import { canContain, Image, type Run } from "./container.js";
+import { environmentOf, folder, podOf, read } from "./manifests.js";
 import { deployFile, imageEnvironment, stagesOf, textsOf } from "./support.js";
 
 const possible = canContain();
@@ -57,7 +60,7 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
 
   it("serves, is healthy, writes to its volume only, and keeps everything when it is stopped", async () => {
     const first = await serving();
-    const status = await image.run(["cat", `/proc/${"self"}/status`]);
+    const status = await image.run(["cat", `/proc/self/status`]);
     await status.exit;
     expect(status.output()).toMatch(/^Uid:\t1000\t1000\t1000\t1000$/m);
     for (const set of ["Prm", "Eff", "Bnd", "Inh"])
@@ -81,24 +84,43 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
     expect((await again.acquire("orders/42")).token).toBeGreaterThan(token);
   });
 
-  it("serves encrypted, and is looked at without a certificate", async () => {
+  it("serves as Kubernetes runs it: encrypted, for callers with tokens, by the policy; probes need neither", async () => {
+    const [set] = read("base/statefulset.yaml");
+    const [container] = set === undefined ? [] : podOf(set).containers;
+    const env = container === undefined ? {} : environmentOf(container);
     const ca = await certificateAuthority();
-    const { certFile, keyFile } = await ca.issue("leasehold", { san: ["DNS:leasehold"] });
-    for (const [from, to] of [
-      [certFile, "tls.crt"],
-      [keyFile, "tls.key"],
-      [ca.certFile, "ca.crt"],
-    ] as const) {
-      const path = join(image.etc, to);
-      copyFileSync(from, path);
-      chownSync(path, 0, 1000); // as Kubernetes mounts a secret: fsGroup 1000, mode 0440
-      chmodSync(path, 0o440);
+    const { certFile, keyFile } = await ca.issue("leasehold", { san: ["DNS:leasehold", "IP:127.0.0.1"] });
+    const tokens = join(image.etc, "auth/tokens");
+    const token = async (name: string) => {
+      const made = await leasehold(["token", "new", name, "--file", tokens]);
+      expect(made.code, made.stderr).toBe(0);
+      return made.stdout.trim();
+    };
+    for (const folder of ["tls", "auth", "policy"]) mkdirSync(join(image.etc, folder));
+    const [orders, prometheus] = [await token("orders"), await token("prometheus")];
+    copyFileSync(certFile, join(image.etc, "tls/tls.crt"));
+    copyFileSync(keyFile, join(image.etc, "tls/tls.key"));
+    copyFileSync(join(folder, "base/policy.yaml"), join(image.etc, "policy/policy.yaml"));
+    for (const path of ["tls/tls.crt", "tls/tls.key", "auth/tokens", "policy/policy.yaml"]) {
+      chownSync(join(image.etc, path), 0, 1000); // as Kubernetes mounts a secret: fsGroup 1000, mode 0440
+      chmodSync(join(image.etc, path), 0o440);
     }
-    const at = (file: string) => `/etc/leasehold/${file}`;
-    const tls = { LEASEHOLD_TLS_CERT: at("tls.crt"), LEASEHOLD_TLS_KEY: at("tls.key") };
-    const clients = { LEASEHOLD_TLS_CLIENT_CA: at("ca.crt"), LEASEHOLD_TLS_CLIENT_AUTH: "required" };
-    await serving({ ...tls, ...clients });
-    expect(await healthy(tls)).toBe(true);
+
+    await serving(env);
+    expect(await healthy(env)).toBe(true);
     expect(await healthy()).toBe(false); // plain HTTP is no answer there
+    const client = await connect(address, { tls: { ca: ca.cert }, token: orders });
+    onTestFinished(() => client.close());
+    expect((await client.acquire("orders/secure")).token).toBeGreaterThan(0);
+    await expect(client.acquire("billing/1")).rejects.toMatchObject({ code: "DENIED" });
+    const page = (path: string, headers = {}) =>
+      httpsGet(`https://${ports.LEASEHOLD_OPS_LISTEN}${path}`, ca.cert, headers);
+    expect(await page("/readyz")).toBe(200);
+    expect(await page("/metrics", { authorization: `Bearer ${prometheus}` })).toBe(200);
   });
 });
+
+const httpsGet = (url: string, ca: string, headers: Record<string, string>) =>
+  new Promise<number | undefined>((resolve, reject) => {
+    get(url, { ca, headers }, (response) => resolve(response.resume().statusCode)).on("error", reject);
+  });

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import manifest from "../../package.json" with { type: "json" };
+import { parsePolicy } from "../../src/server/security/policy-file.js";
 import {
   built,
   type Container,
@@ -15,6 +16,8 @@ import {
   selects,
 } from "./manifests.js";
 import { configOf, deployFile, imageEnvironment, present } from "./support.js";
+
+const UNBOUNDED = { leases: 0, locks: 0, waiters: 0, requestsPerSecond: 0, requestsBurst: 0 };
 
 /** What whoever deploys it makes; each is told of where it is needed. */
 const SECRETS = ["leasehold-tls", "leasehold-tokens", "leasehold-metrics-token", "leasehold-client"];
@@ -106,6 +109,19 @@ describe("the server", () => {
     expect(server.volumeMounts).toContainEqual({ name: "data", mountPath: "/var/lib/leasehold" });
     const ports = [config.listen, config.opsListen].map((address) => Number(address.split(":").at(-1)));
     expect(server.ports?.map(({ containerPort }) => containerPort)).toEqual(ports);
+  });
+
+  it("has a policy that the server takes: applications by prefix, and people who look after it", () => {
+    const policy = parsePolicy(deployFile("kubernetes/base/policy.yaml"), UNBOUNDED);
+    if (typeof policy === "string") throw new Error(policy);
+    const may = (principal: string, verb: "acquire" | "observe" | "admin", name: string) =>
+      policy.of(principal).permits({ verb, name, prefix: false });
+    expect([may("token/orders", "acquire", "orders/1"), may("token/orders", "acquire", "billing/1")]).toEqual([
+      true,
+      false,
+    ]);
+    expect([may("token/ops", "admin", "orders/1"), may("token/orders", "admin", "orders/1")]).toEqual([true, false]);
+    expect(policy.of("token/orders").allowance).toMatchObject({ locks: 10_000, requestsPerSecond: 2_000 });
   });
 
   it("is one, has the time to drain, and keeps its data", () => {
