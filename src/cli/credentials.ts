@@ -33,11 +33,14 @@ export function credentialOptions(command: Command): Command {
     .addOption(file("--key", "the key of that certificate (PEM)", "LEASEHOLD_KEY"))
     .addOption(file("--auth-token-file", "a file with the bearer token to show", "LEASEHOLD_AUTH_TOKEN_FILE"))
     .addOption(
-      new Option("--plaintext", "talk to other machines without encryption")
-        .env("LEASEHOLD_PLAINTEXT")
+      // Not by commander's own means: to it any value of a variable, "0" too, would switch the encryption off.
+      new Option("--plaintext", "talk to other machines without encryption (env: LEASEHOLD_PLAINTEXT=1)")
+        .default(isOn(process.env.LEASEHOLD_PLAINTEXT), "off")
         .helpGroup("Security:"),
     );
 }
+
+const isOn = (text: string | undefined): boolean => text === "1" || text === "true";
 
 /** The options of the SDK's `connect`. Throws a `CliError` for files that cannot be read now. */
 export function connectOptions(flags: CredentialFlags): Pick<ConnectOptions, "tls" | "token"> {

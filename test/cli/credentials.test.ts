@@ -13,6 +13,7 @@ let server: Awaited<ReturnType<Authority["issue"]>>;
 let client: Awaited<ReturnType<Authority["issue"]>>;
 const secrets: string[] = [];
 let logs = "";
+let started = 0;
 
 async function token(file: string, name: string): Promise<{ readonly token: string; readonly file: string }> {
   const { stdout } = await leasehold(["token", "new", name, "--file", file]);
@@ -24,6 +25,7 @@ async function token(file: string, name: string): Promise<{ readonly token: stri
 
 async function serve(...flags: string[]): Promise<ServerProcess> {
   const process = await ServerProcess.startIn(environment(), "memory:", "--log-level", "trace", ...flags);
+  started += 1;
   onTestFinished(() => {
     logs += process.log;
   });
@@ -33,7 +35,7 @@ async function serve(...flags: string[]): Promise<ServerProcess> {
 const local = (address: string) => address.replace("127.0.0.1", "localhost");
 
 afterAll(() => {
-  expect(logs).toContain("serving");
+  expect(logs.match(/"serving"/g) ?? []).toHaveLength(started); // the search is in something
   for (const text of secrets) expect(logs).not.toContain(text);
 });
 
@@ -112,6 +114,13 @@ describeWithServices("commands and their credentials", ["openssl"], () => {
       expect(await told("--addr", "192.0.2.1:1", "--plaintext", "--auth-token-file", good)).toMatchObject(
         usage("without encryption"),
       );
+    }
+    // Of the variable, too, and only of one that says so.
+    const remote = ["status", "--addr", "192.0.2.1:1,localhost:1", "--auth-token-file", good];
+    expect(await leasehold(remote, { LEASEHOLD_PLAINTEXT: "1" })).toMatchObject(usage("without encryption"));
+    for (const off of ["0", "false", ""]) {
+      const local = ["status", "--addr", "localhost:1", "--ca", authority.certFile];
+      expect(await leasehold(local, { LEASEHOLD_PLAINTEXT: off })).toMatchObject({ code: 69 });
     }
     expect(await leasehold(["status", "--ca", empty, "--addr", "localhost:1"])).toMatchObject({ stdout: "" });
   });

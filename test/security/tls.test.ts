@@ -253,7 +253,7 @@ describeWithServices("TLS", ["openssl"], () => {
     });
 
     const holder = await connect(local(server), { ...tlsOf(client), ttl: "2s" });
-    onTestFinished(() => holder.close());
+    onTestFinished(() => holder.close({ timeout: "100ms" }));
     const held = await holder.acquire("held");
     const states: string[] = [];
     holder.on("state", (state) => states.push(state));
@@ -263,12 +263,20 @@ describeWithServices("TLS", ["openssl"], () => {
     expect(await answers(local(server), grpc(foreign))).toEqual(everywhere("OK"));
     expect(states).toEqual([]); // one more is no reason to connect again
 
+    const staying = await connect(local(server), { ...tlsOf(foreign), ttl: "10s" });
+    onTestFinished(() => staying.close({ timeout: "100ms" }));
+    const kept = await staying.acquire("kept");
+    const stays: string[] = [];
+    staying.on("state", (state) => stays.push(state));
     const old = connection(local(server), grpc(client));
     onTestFinished(() => old.close());
     expect(await call(old, grpc(client))).toBe("OK");
     exchange({ cert: own.cert, key: own.key, ca: other.cert });
     await server.reload();
     await until(() => states.includes("disconnected"), { what: "the session's stream ends" });
+    await until(() => stays.includes("connected"), { what: "whoever is still trusted connects anew" });
+    expect(kept.state.is).toBe("held");
+    expect(await kept.release()).toBe(true);
     await until(() => held.state.is === "lost", { what: "the lease runs out, as nobody renews it" });
     expect(await call(old, grpc(client))).not.toBe("OK");
     expect(await answers(local(server), grpc(foreign))).toEqual(everywhere("OK"));
