@@ -491,6 +491,12 @@ export const mutants: readonly Mutant[] = [
     instead: "",
   },
   {
+    bug: "a session that was nobody's stays everybody's",
+    file: "session.ts",
+    code: `  if (session.principal === "") session.principal = principal.name;\n`,
+    instead: "",
+  },
+  {
     bug: "a principal has one more than its quota",
     file: "principals.ts",
     code: "+ more <= max",

@@ -106,7 +106,7 @@ class World {
   readonly #sessions: SessionClient[] = [];
   readonly #unaries: UnaryClient[] = [];
   /** Whoever may ask; with one who is nobody in particular, authentication is off. */
-  readonly #principals: readonly Principal[];
+  readonly #principals: Principal[];
   readonly #plainIds = new Map<Principal, number>();
   readonly #owner = new Map<SimStream, SessionClient>();
   #streams: SimStream[] = [];
@@ -150,6 +150,8 @@ class World {
       dropped: () => this.#dropped(),
     });
     this.#principals = random.chance(0.7) ? ["p", "p/1", "q"].map((name) => this.#drawPrincipal(name)) : [anybody];
+    // While some of the clients are still those of a time without authentication.
+    if (random.chance(0.5)) this.#principals.push(anybody);
     const clients = random.between(2, 5);
     for (let i = 0; i < clients; i++) {
       if (random.chance(0.5)) this.#sessions.push(new SessionClient(this, random.pick(this.#principals)));
@@ -167,6 +169,10 @@ class World {
 
   freshId(): string {
     return `id${++this.#ids}`;
+  }
+
+  somePrincipal(): Principal {
+    return this.random.pick(this.#principals);
   }
 
   plainId(principal: Principal): string {

@@ -11,6 +11,7 @@ export interface ClientWorld extends Habits {
   /** The id of somebody who waits for that lock, or perhaps not. */
   someTicket(name: string): string;
   connect(stream: SimStream, client: SessionClient): void;
+  somePrincipal(): Principal;
 }
 
 interface Pending {
@@ -52,7 +53,7 @@ export class SessionClient {
 
   constructor(
     private readonly world: ClientWorld,
-    private readonly principal: Principal,
+    private principal: Principal,
   ) {}
 
   /** Grants that the client believes in at this moment. */
@@ -104,6 +105,8 @@ export class SessionClient {
 
   #connect(): void {
     const { random } = this.world;
+    // Its server has begun to ask who it is.
+    if (this.principal.name === "" && random.chance(0.3)) this.principal = this.world.somePrincipal();
     const abandoned = this.#sessionId === "" ? [] : this.#abandon();
     for (const [token, hold] of this.#holds) {
       // Past its own deadline, or (rarely) for no reason at all, it does not claim.

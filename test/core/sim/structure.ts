@@ -130,6 +130,8 @@ function checkLeases(state: Readonly<State>): void {
     if (session === null) continue;
     ensure(state.sessions.get(session.id) === session, () => `lease ${displayId} has a session that is gone`);
     ensure(session.leases.get(lease.seq) === lease, () => `lease ${displayId} is not among those of its session`);
+    const owner = lease.principal === "" || lease.principal === session.principal;
+    ensure(owner, () => `lease ${displayId} of ${lease.principal} is renewed with a session of "${session.principal}"`);
   }
   ensure(holds === state.holds.size, () => `${state.holds.size} holds, but leases have ${holds}`);
   ensure(tickets === state.tickets.size, () => `${state.tickets.size} wait, but leases have ${tickets} tickets`);

@@ -11,10 +11,10 @@ interface Victim {
 
 /** A lease, and somebody who is not its principal; undefined: there is none. */
 export function drawVictim(state: Readonly<State>, { random }: Habits, all: readonly Principal[]): Victim | undefined {
-  const leases = [...state.leases.values()];
+  const leases = [...state.leases.values()].filter(({ principal }) => principal !== "");
   if (leases.length === 0) return undefined;
   const lease = random.pick(leases);
-  const others = all.filter(({ name }) => name !== lease.principal);
+  const others = all.filter(({ name }) => name !== "" && name !== lease.principal);
   return others.length === 0 ? undefined : { lease, by: random.pick(others) };
 }
 
