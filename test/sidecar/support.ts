@@ -251,7 +251,7 @@ function matches(template: string, path: string): boolean {
 }
 
 /** Every answer that the description has: "GET /v1/holds 200". */
-export function describedAnswers(): string[] {
+function describedAnswers(): string[] {
   return Object.entries(description.paths).flatMap(([path, operations]) =>
     Object.entries(operations).flatMap(([method, { responses }]) =>
       Object.keys(responses).map((status) => `${method.toUpperCase()} ${path} ${status}`),

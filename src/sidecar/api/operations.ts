@@ -23,7 +23,7 @@ export interface Parts {
   readonly draining: () => boolean;
 }
 
-export type Operations = ReturnType<typeof operations>;
+type Operations = ReturnType<typeof operations>;
 
 export function operations(parts: Parts) {
   return { ...lockOperations(parts), ...holdOperations(parts), ...otherOperations(parts) };
