@@ -132,8 +132,5 @@ export const staleTokenRpcs = {
   setMetadata: "SetMetadata",
 } as const satisfies Record<Event<"staleToken">["rpc"], Rpc>;
 
-/** unary: a call of its own. session: a command on a session's stream, or, as Attach, the welcome of that stream. */
-type Transport = "unary" | "session";
-
 export type JournalOperation = Parameters<NonNullable<JournalObserver["error"]>>[0];
 export const journalOperations = all<JournalOperation>()({ append: true, checkpoint: true, open: true, close: true });
