@@ -1,6 +1,6 @@
 // Encryption on both ports: what clients with other ideas are told, and certificates that change under load.
 import { copyFileSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
-import { request } from "node:https";
+import { type RequestOptions, request } from "node:https";
 import { join } from "node:path";
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from "node:tls";
 import { connectivityState, credentials } from "@grpc/grpc-js";
@@ -65,7 +65,7 @@ function shown(address: string, options: ConnectionOptions = {}): Promise<string
 }
 
 /** The status of a page on the ops port; rejects when there is no connection. */
-function page(server: RunningServer, path: string, options: ConnectionOptions = {}): Promise<number> {
+function page(server: RunningServer, path: string, options: RequestOptions = {}): Promise<number> {
   return new Promise((resolve, reject) => {
     const asked = request(
       `https://${server.opsAddress}${path}`,
@@ -152,8 +152,22 @@ describeWithServices("TLS", ["openssl"], () => {
     const server = await serve({ ...at((await files()).path), ...required });
     expect(await page(server, "/healthz")).toBe(200);
     expect(await page(server, "/healthz", { cert: client.cert, key: client.key })).toBe(200);
-    const foreign = await other.issue("client");
+    const foreign = await other.issue("client", { san: ["URI:spiffe://prod/ci"] });
     expect(await page(server, "/healthz", { cert: foreign.cert, key: foreign.key })).toBe(200);
+    expect(await page(server, "/readyz")).toBe(200);
+    // What is not for probes wants one that is trusted.
+    expect(await page(server, "/metrics")).toBe(401);
+    expect(await page(server, "/metrics", { cert: foreign.cert, key: foreign.key })).toBe(401);
+    expect(await page(server, "/metrics", { cert: client.cert, key: client.key })).toBe(200);
+  });
+
+  it("takes tokens on the ops port, too", async () => {
+    const token = secret("lh_oper-oper-oper-oper-oper-oper-oper-oper-oper");
+    const server = await serve({ ...at((await files()).path), authTokens: file(tokenLine("prometheus", token)) });
+    const showing = (authorization: string) => page(server, "/metrics", { headers: { authorization } });
+    expect(await page(server, "/metrics")).toBe(401);
+    expect(await showing(`Bearer ${token}x`)).toBe(401);
+    expect(await showing(`Bearer ${token}`)).toBe(200);
   });
 
   it("exchanges its certificate under load: no call fails, and what is open stays open", async () => {
