@@ -318,6 +318,31 @@ describeWithServices("client certificates", ["openssl"], () => {
     expect(await answers(address, { ...certified, authorization: "Basic eA==" })).toEqual(malformed);
   });
 
+  it("are told apart by the names of their owners, as tokens are", async () => {
+    const token = "lh_good-good-good-good-good-good-good-good-good";
+    const rule = (principal: string) => `  - { principal: "${principal}", prefix: "", verbs: [acquire, observe] }\n`;
+    const policy = file(`rules:\n${rule("cert/spiffe://prod/ci")}${rule("token/ci")}`);
+    const authTokens = file(tokenLine("ci", token) + tokenLine("spiffe://prod/ci", `${token}x`));
+    const server = await serve({ ...tls, tlsClientAuth: "optional", authTokens, policy, auditLog: "none" });
+    const address = local(server.address);
+    const [ci, other] = await Promise.all(
+      ["ci", "other"].map((name) => authority.issue("ci", { san: [`URI:spiffe://prod/${name}`] })),
+    );
+    const denied = expect.stringMatching(/^DENIED: /);
+    const callers = [
+      [{ ...showing(), ...bearer(token) }, "OK"],
+      [{ ...showing(), ...bearer(`${token}x`) }, denied], // token/spiffe://prod/ci
+      [showing(ci), "OK"],
+      [showing(other), denied],
+    ] as const;
+    for (const [caller, answer] of callers) {
+      const client = connection(address, caller);
+      onTestFinished(() => client.close());
+      for (let i = 0; i < 2; i++) expect(await call(client, caller)).toEqual(answer);
+      expect(await watchAll(client, caller).first).toEqual(answer);
+    }
+  });
+
   it("ends what is open when a certificate expires", async () => {
     const server = await serve({ ...tls, tlsClientAuth: "required" });
     const notAfter = new Date(Date.now() + 3_000);

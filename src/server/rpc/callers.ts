@@ -1,9 +1,11 @@
 /** Who calls: what a gRPC call tells of its peer, and whom access control takes that for. */
+import type { PeerCertificate } from "node:tls";
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import type { Refusal, Request } from "../core/types.js";
 import { type Access, type Identity, isIdentity, nobody, type Peer } from "../security/access.js";
 import { demandsOf } from "../security/demands.js";
 import type { WireFailure } from "./errors.js";
+import { connectionOf } from "./http2-stream.js";
 import { requestIdFor } from "./request-id.js";
 
 type AnyCall =
@@ -11,11 +13,26 @@ type AnyCall =
   | ServerDuplexStream<Buffer, Buffer>
   | ServerWritableStream<Buffer, Buffer>;
 
+/**
+ * A connection's certificate does not change, and to read it takes some 50 µs: it is read once. Of
+ * connections without one nothing is kept.
+ */
+const certificates = new WeakMap<object, PeerCertificate>();
+
+function certificateOf(call: AnyCall): PeerCertificate | undefined {
+  const connection = connectionOf(call);
+  const known = connection && certificates.get(connection);
+  if (known !== undefined) return known;
+  const certificate = call.getAuthContext()?.sslPeerCertificate;
+  if (connection !== undefined && certificate !== undefined) certificates.set(connection, certificate);
+  return certificate;
+}
+
 /** What the transport knows of whoever calls. */
 export function peerOf(call: AnyCall): Peer {
   return {
     authorization: call.metadata.get("authorization")[0]?.toString(),
-    certificate: call.getAuthContext()?.sslPeerCertificate,
+    certificate: certificateOf(call),
     address: call.getPeer(),
     requestId: requestIdFor(call.metadata.get("x-request-id")[0]?.toString()),
   };

@@ -10,6 +10,11 @@ function streamOf(call: object): ServerHttp2Stream | undefined {
   return (call as { readonly call?: { readonly stream?: ServerHttp2Stream } }).call?.stream;
 }
 
+/** The connection that the call came by. */
+export function connectionOf(call: object): object | undefined {
+  return streamOf(call)?.session;
+}
+
 /** Whether the whole response has left: trailers are sent after everything else. */
 export function wasAnswered(call: object): boolean {
   return streamOf(call)?.sentTrailers !== undefined;
