@@ -90,7 +90,8 @@ describeWithServices("the console in Chromium", ["chromium"], () => {
     await page.getByText("Serving.").waitFor();
     await page.keyboard.press("g");
     await page.keyboard.press("l");
-    await page.locator("tr", { hasText: "me" }).nth(2).waitFor();
+    await page.getByRole("heading", { level: 1, name: "Locks" }).waitFor();
+    await page.getByRole("table", { name: "Locks" }).locator("tbody tr").nth(2).waitFor();
     const selected = () => page.locator("tr[aria-selected=true] a").allTextContents();
     await page.keyboard.press("j");
     await page.keyboard.press("j");

@@ -16,7 +16,13 @@ export interface Console {
 
 /** Without `access` it is open to everybody. */
 export async function startConsole(access?: Access, set: Readonly<Record<string, unknown>> = {}): Promise<Console> {
-  const config = defaultConfig({ listen: "127.0.0.1:0", opsListen: "127.0.0.1:0", store: "memory", ...set });
+  const config = defaultConfig({
+    listen: "127.0.0.1:0",
+    opsListen: "127.0.0.1:0",
+    store: "memory",
+    auditLog: "none",
+    ...set,
+  });
   const server = await startServer(config, access === undefined ? {} : { access });
   onTestFinished(() => server.stop());
   return {
