@@ -37,6 +37,14 @@ async function failing(at: WriteStep, atCheckpoint: boolean, options: LevelJourn
   return { journal, errors, arm: () => (armed = true) };
 }
 
+test("a directory that it makes is for its owner only: who has a lease's id may use the lease", async () => {
+  const path = join(directory, "new");
+  const journal = new LevelJournal(path, NONE);
+  await journal.open();
+  await journal.close();
+  expect((await stat(path)).mode & 0o777).toBe(0o700);
+});
+
 describe("a failed write", () => {
   test.each(["write", "issued", "durable"] as const)("of a record ends the journal (%s)", async (step) => {
     const { journal, errors, arm } = await failing(step, false);

@@ -14,10 +14,13 @@ export type LevelDb = Level<string, string>;
  */
 const openHere = new Set<string>();
 
+/** Leases' ids are in it, and whoever has those may use the leases. */
+const OWNER_ONLY = 0o700;
+
 /** Creates the directory if need be and takes it for this process; `release` gives it back. */
 export async function claimDirectory(directory: string): Promise<{ path: string; release: () => void }> {
   try {
-    await mkdir(directory, { recursive: true });
+    await mkdir(directory, { recursive: true, mode: OWNER_ONLY });
     if (!(await stat(directory)).isDirectory()) {
       throw new JournalRefusedError("not_a_directory", `${directory} is not a directory`);
     }
