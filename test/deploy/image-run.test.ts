@@ -94,7 +94,9 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
     for (const set of ["Prm", "Eff", "Bnd", "Inh"])
       expect(status.output()).toMatch(new RegExp(`^Cap${set}:\t0+$`, "m"));
     for (const path of ["/app/x", "/x", "/etc/leasehold/x", "/app/dist/x"]) {
-      expect(await image.run(["touch", path]).exit, path).not.toBe(0);
+      const touched = image.run(["touch", path]);
+      expect(await touched.exit, path).not.toBe(0);
+      expect(touched.output(), path).toContain("Read-only file system");
     }
     expect(await healthy()).toBe(true);
     const client = await connect(address);
@@ -144,6 +146,7 @@ describe.skipIf(!possible)(`the image${possible ? "" : " (needs root and mounts:
     const page = (path: string, headers = {}) =>
       httpsGet(`https://${ports.LEASEHOLD_OPS_LISTEN}${path}`, ca.cert, headers);
     expect(await page("/readyz")).toBe(200);
+    expect(await page("/metrics")).toBe(401);
     expect(await page("/metrics", { authorization: `Bearer ${prometheus}` })).toBe(200);
 
     await runsTheSidecarExample(ca.cert, orders);
