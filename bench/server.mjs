@@ -25,14 +25,15 @@ export const profileArguments = (folder, who) =>
 
 /**
  * @param {"level" | "memory"} store
- * @param {{ folder: string | undefined, profile: string | undefined }} options folder: where the store's folder is made
+ * @param {{ folder?: string | undefined, profile?: string | undefined, flags?: string[] }} options folder: where the store's
+ *   folder is made
  */
-export async function startServer(store, { folder, profile }) {
+export async function startServer(store, { folder, profile, flags = [] }) {
   const temporary = mkdtempSync(join(folder ?? tmpdir(), "leasehold-bench-"));
   const address = `127.0.0.1:${await freePort()}`;
   const ops = `127.0.0.1:${await freePort()}`;
   const where = store === "memory" ? "memory:" : `level:${join(temporary, "store")}`;
-  const serve = ["serve", "--listen", address, "--ops-listen", ops, "--store", where, "--log-level", "warn"];
+  const serve = ["serve", "--listen", address, "--ops-listen", ops, "--store", where, "--log-level", "warn", ...flags];
   const command = [...profileArguments(profile, `server-${store}`), LEASEHOLD, ...serve];
   const child = spawn(process.execPath, command, { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
@@ -55,6 +56,7 @@ export async function startServer(store, { folder, profile }) {
 
   return {
     address,
+    pid: child.pid,
     /** What it has done so far: records of the journal, commands in them, the time that their commits took; CPU time. */
     async figures() {
       const text = await (await fetch(`http://${ops}/metrics`)).text();

@@ -189,6 +189,7 @@ test("a client that stops reading is told that it lagged, costs a bounded buffer
   while (told < 5_000) {
     for (let i = 0; i < 20; i++, told++) store.queue(`n${told % 10}`);
     store.commit();
+    store.turns.turn();
     await until("the fast one sees it", () => fast.events.length === told + 2);
   }
   expect(store.lagged).toBe(1);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { isEvent } from "../../src/server/watch/entry.js";
 import { Reader } from "./reader.js";
 import { Store } from "./store.js";
 
@@ -297,6 +298,7 @@ describe("a watcher that does not read", () => {
     for (let i = 0; i < 12; i++) {
       store.queue("a");
       store.commit();
+      store.turns.turn();
       expect(fast.position).toBe(store.timestamp);
     }
     expect(store.lagged).toBe(1);
@@ -376,6 +378,26 @@ describe("bounds", () => {
     expect(store.commands.length).toBe(8);
     store.settle();
     for (const reader of readers) expect(reader.state).toEqual(store.state);
+  });
+
+  test("of many watchers sixteen write behind a batch, and the others soon, in turn, what several batches brought", () => {
+    const store = storeWith([]);
+    const readers = Array.from({ length: 50 }, () => new Reader(store).watch());
+    store.settle();
+    const caughtUp = () => readers.filter(({ position }) => position === store.timestamp).length;
+    store.queue("a");
+    store.commit();
+    expect(caughtUp()).toBe(16);
+    store.turns.turn();
+    expect(caughtUp()).toBe(32);
+    store.queue("a");
+    store.commit();
+    expect(caughtUp()).toBe(0); // those that were first wait behind the others
+    for (const reader of readers.slice(0, 32)) expect(reader.entries.filter(isEvent).length).toBe(1);
+    store.turns.turn();
+    for (const reader of readers.slice(32, 48)) expect(reader.entries.filter(isEvent).length).toBe(2);
+    for (let i = 0; i < 3; i++) store.turns.turn();
+    expect(caughtUp()).toBe(50);
   });
 
   test("a sequencer that is full is asked again behind the next batch", () => {

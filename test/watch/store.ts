@@ -62,21 +62,26 @@ export const noWaiter: WaiterView = {
   blockedBy: null,
 };
 
+/** How long a turn takes: timers that are no longer fire in each. */
+const TURN_MS = 5;
+
 /** Turns of an event loop that turns when the test says so. */
 export class Turns {
   private waiting: (() => void)[] = [];
   private intervals = new Set<() => void>();
+  private short = new Set<() => void>();
 
   afterTurn(f: () => void): void {
     this.waiting.push(f);
   }
-  every(_ms: number, f: () => void): () => void {
-    this.intervals.add(f);
-    return () => this.intervals.delete(f);
+  every(ms: number, f: () => void): () => void {
+    const intervals = ms <= TURN_MS ? this.short : this.intervals;
+    intervals.add(f);
+    return () => intervals.delete(f);
   }
   /** Returns whether anything waited for it. */
   turn(): boolean {
-    const now = this.waiting;
+    const now = [...this.waiting, ...this.short];
     this.waiting = [];
     for (const f of now) f();
     return now.length > 0;

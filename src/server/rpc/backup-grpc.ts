@@ -1,8 +1,8 @@
 /** Carries a backup over one server-streaming gRPC call. */
 import type { MethodDefinition, ServerWritableStream } from "@grpc/grpc-js";
-import type { Access } from "../security/access.js";
+import type { Access, Identity } from "../security/access.js";
 import { BACKUP, type BackupEndpoint, type BackupInput, type BackupPipe } from "./backup.js";
-import { admitted, identify, peerOf } from "./callers.js";
+import { admit, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter } from "./http2-stream.js";
 import { definitionOf } from "./unary.js";
@@ -29,13 +29,13 @@ export function carryBackup(
   closeMsMax: number,
 ): void {
   const peer = peerOf(call);
-  identify(access, peer, (who) => {
+  const open = (identity: Identity, failure: WireFailure | null) => {
     if (call.cancelled) return;
-    const { identity, failure } = admitted(who);
     const pipe = new GrpcBackupPipe(call, closeMsMax, peer.requestId);
     pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, { ...peer, identity });
     call.on("cancelled", () => pipe.input?.close());
-  });
+  };
+  identify(access, peer, (who) => admit(who, open));
 }
 
 class GrpcBackupPipe implements BackupPipe {

@@ -77,7 +77,7 @@ export class BackupEndpoint {
     refusal: WireFailure | null = null,
     { identity, requestId, address }: StreamOwner = local,
   ): BackupInput {
-    const failure = refusal ?? identity.charge(1) ?? this.refuse(request, identity);
+    const failure = refusal ?? this.refuse(request, identity);
     const source = this.context.backup;
     if (failure !== null || source === undefined) {
       const { reason } = failure ?? internalFailure;

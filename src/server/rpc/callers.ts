@@ -48,9 +48,20 @@ export function identify(access: Access, peer: Peer, then: (who: Identity | Wire
   else then(answer);
 }
 
-/** Splits an answer in two. Whoever was refused is nobody, and may do nothing. */
-export const admitted = (who: Identity | WireFailure): { identity: Identity; failure: WireFailure | null } =>
-  isIdentity(who) ? { identity: who, failure: null } : { identity: nobody, failure: who };
+/** Takes a call, or a stream, out of the quota of whoever makes it; when that is used up it is told so later. */
+export function admit(
+  who: Identity | WireFailure,
+  then: (identity: Identity, failure: WireFailure | null) => void,
+): void {
+  if (!isIdentity(who)) {
+    then(nobody, who); // and may do nothing
+    return;
+  }
+  const failure = who.charge(1, "call");
+  const holdMs = failure?.holdMs ?? 0;
+  if (holdMs === 0) then(who, failure);
+  else setTimeout(then, holdMs, who, failure).unref();
+}
 
 /** Why this caller may not ask for this; null: it may. */
 export function forbidden(identity: Identity, request: Request): Refusal | null {

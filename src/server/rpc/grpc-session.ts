@@ -1,10 +1,11 @@
 /** Carries a session over one bidirectional gRPC stream. */
 import type { ServerDuplexStream } from "@grpc/grpc-js";
-import type { Access } from "../security/access.js";
-import { admitted, identify, peerOf } from "./callers.js";
+import type { Access, Identity } from "../security/access.js";
+import { admit, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter, resetNow } from "./http2-stream.js";
-import type { SessionEndpoint, SessionPipe } from "./session.js";
+import type { SessionEndpoint } from "./session.js";
+import type { SessionPipe } from "./session-pipe.js";
 
 export type RawStream = ServerDuplexStream<Buffer, Buffer>;
 
@@ -18,16 +19,16 @@ export function carrySession(
 ): void {
   // What the client sends meanwhile stays in the network.
   const peer = peerOf(call);
-  identify(access, peer, (who) => {
+  const open = (identity: Identity, failure: WireFailure | null) => {
     if (call.cancelled) return;
-    const { identity, failure } = admitted(who);
     const { requestId, address } = peer;
     const owner = { identity, requestId, address };
     const input = endpoint.open(new GrpcPipe(call, closeMsMax, requestId), refusal() ?? failure, owner);
     call.on("data", (bytes: Buffer) => input.receive(bytes));
     call.on("end", () => input.ended());
     call.on("cancelled", () => input.ended());
-  });
+  };
+  identify(access, peer, (who) => admit(who, open));
 }
 
 class GrpcPipe implements SessionPipe {
@@ -45,6 +46,12 @@ class GrpcPipe implements SessionPipe {
     this.call.write(bytes, () => {
       this.buffered -= bytes.length;
     });
+  }
+
+  rest(ms: number): void {
+    if (this.call.isPaused()) return;
+    this.call.pause(); // what the client sends meanwhile stays in the network
+    setTimeout(() => this.call.resume(), ms).unref();
   }
 
   bufferedBytes(): number {

@@ -10,8 +10,13 @@ export interface RpcLimits {
   readonly heldBytesMax: number;
   /** Open session streams. */
   readonly streamsMax: number;
+  /** Those of one principal. This and its likes count only where callers are authenticated. */
+  readonly streamsPerPrincipalMax: number;
   /** Unary calls that have not been answered, long polls included. */
   readonly callsMax: number;
+  readonly callsPerPrincipalMax: number;
+  /** Open watches of one principal. */
+  readonly watchesPerPrincipalMax: number;
   /** Streams of health watches and of reflection. */
   readonly auxiliaryStreamsMax: number;
   /** Calls and streams on one connection; a client keeps what exceeds it to itself. */
@@ -52,7 +57,10 @@ export const rpcLimitDefaults: RpcLimits = {
   streamBufferedBytesMax: 4 << 20,
   heldBytesMax: 1 << 20,
   streamsMax: 10_000,
+  streamsPerPrincipalMax: 5_000,
   callsMax: 20_000,
+  callsPerPrincipalMax: 10_000,
+  watchesPerPrincipalMax: 100,
   auxiliaryStreamsMax: 1_000,
   streamsPerConnectionMax: 1_000,
   connectionMemoryMibMax: 64,

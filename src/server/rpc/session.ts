@@ -26,27 +26,10 @@ import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
 import type { RequestInfo } from "./request-log.js";
+import type { SessionInput, SessionPipe } from "./session-pipe.js";
+import { Shares } from "./shares.js";
 import { HELLO_SEQ, type OnResult, StreamTimes } from "./stream-times.js";
 import { StreamTraces } from "./stream-traces.js";
-
-/** The way back to the client. None of the methods may throw. */
-export interface SessionPipe {
-  write(bytes: Buffer): void;
-  /** What has been written and not yet taken by the client's side. */
-  bufferedBytes(): number;
-  /** Ends the stream after what has been written; with a status when there is a failure. Called at most once. */
-  close(failure: WireFailure | null): void;
-  /** Ends the stream at once and drops what has been written. Called at most once, and not after `close`. */
-  reset(failure: WireFailure): void;
-}
-
-/** What the carrier of a stream calls. */
-export interface SessionInput {
-  /** A frame. The bytes belong to the session afterwards. */
-  receive(bytes: Uint8Array): void;
-  /** The client ended the stream, or it broke. May be called more than once. */
-  ended(): void;
-}
 
 export interface SessionContext {
   readonly sink: CommandSink;
@@ -73,6 +56,9 @@ export interface SessionContext {
 /** The gRPC path of a session's stream. */
 export const ATTACH = "/leasehold.v1.SessionService/Attach";
 
+/** So short that the renewals of leases of any TTL do not suffer. */
+const REST_MS_MAX = 100;
+
 /** Whose stream it is. */
 export interface StreamOwner {
   readonly identity: Identity;
@@ -85,8 +71,11 @@ export const local: StreamOwner = { identity: everybody, requestId: "", address:
 
 export class SessionEndpoint {
   private readonly streams = new Set<SessionStream>();
+  private readonly shares: Shares;
 
-  constructor(private readonly context: SessionContext) {}
+  constructor(private readonly context: SessionContext) {
+    this.shares = new Shares("session streams", context.limits.streamsPerPrincipalMax);
+  }
 
   /** Open streams. */
   get size(): number {
@@ -95,16 +84,24 @@ export class SessionEndpoint {
 
   /** `refusal`: why this stream is not taken, else null. `owner`: absent for a client of this process. */
   open(pipe: SessionPipe, refusal: WireFailure | null = null, owner: StreamOwner = local): SessionInput {
-    const stream = new SessionStream(this.context, pipe, owner, (gone) => this.streams.delete(gone));
-    const { streamsMax } = this.context.limits;
-    if (refusal !== null) stream.end(refusal);
-    else if (this.streams.size >= streamsMax) {
-      stream.end({ reason: "LIMIT", message: `more than ${streamsMax} streams are open`, retryAfterMs: 1_000 });
-    } else {
+    const share = refusal ?? this.full() ?? this.shares.take(owner.identity.principal.name);
+    const taken = "reason" in share ? undefined : share;
+    const stream = new SessionStream(this.context, pipe, owner, (gone) => {
+      this.streams.delete(gone);
+      taken?.();
+    });
+    if ("reason" in share) stream.end(share);
+    else {
       this.streams.add(stream);
       stream.begin();
     }
     return stream;
+  }
+
+  private full(): RouteFailure | null {
+    const { streamsMax } = this.context.limits;
+    if (this.streams.size < streamsMax) return null;
+    return { reason: "LIMIT", message: `more than ${streamsMax} streams are open`, retryAfterMs: 1_000 };
   }
 
   /** Ends all streams. */
@@ -184,8 +181,7 @@ class SessionStream implements SessionInput, LiveRoute {
     const { attach } = hello;
     for (const seq of attach.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
     const { principal } = this.identity;
-    const failure =
-      this.identity.charge(1) ?? this.context.sink.submit({ kind: "attach", ...attach, route: this, principal });
+    const failure = this.context.sink.submit({ kind: "attach", ...attach, route: this, principal });
     if (failure !== null) this.end(failure);
   }
 
@@ -213,9 +209,10 @@ class SessionStream implements SessionInput, LiveRoute {
     this.frame = frame;
     const { sessionId, epoch } = this;
     const { principal } = this.identity;
-    const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length) : null;
+    const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length, "frame") : null;
     this.times.begin(batch.requests);
     if (tooMany !== null) this.notTaken(batch.requests, tooMany);
+    if (tooMany?.holdMs) this.rest(tooMany.holdMs);
     if (this.isClosed) return;
     // Renewals are never too many: whoever asks for too much keeps what it has.
     const requests = tooMany === null ? this.permitted(batch.requests) : [];
@@ -223,6 +220,11 @@ class SessionStream implements SessionInput, LiveRoute {
     const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, principal, observed, requests };
     const failure = this.context.sink.submit({ kind: "frame", ...command });
     if (failure !== null) this.notTaken(requests, failure);
+  }
+
+  /** A whole millisecond at least, which is the least that a timer takes. */
+  private rest(ms: number): void {
+    if (ms >= 1 && !this.isClosed) this.pipe.rest?.(Math.min(ms, REST_MS_MAX));
   }
 
   /** The requests, with a refusal in the place of each that is not permitted. */

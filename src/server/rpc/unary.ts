@@ -13,13 +13,14 @@ import { type Access, type Identity, isIdentity, type Peer } from "../security/a
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
 import type { RequestTrace, ServerTracing } from "../tracing/tracing.js";
-import { forbidden, identify, peerOf } from "./callers.js";
+import { admit, forbidden, identify, peerOf } from "./callers.js";
 import { firstGrant } from "./encode.js";
 import { failureOf, grpcStatus, internalFailure, type WireFailure } from "./errors.js";
 import { resetAfter, wasAnswered } from "./http2-stream.js";
 import type { RpcLimits } from "./limits.js";
 import type { LocalMethod } from "./local-methods.js";
 import type { AdministrativeAct, RequestInfo } from "./request-log.js";
+import { Shares } from "./shares.js";
 import { type LeaseClocks, noteClock } from "./unary-clock.js";
 import type { UnaryMethod } from "./unary-methods.js";
 
@@ -58,8 +59,11 @@ export function definitionOf(path: string, streaming: boolean): MethodDefinition
 /** All unary calls that have not been answered. */
 export class UnaryCalls {
   private readonly open = new Set<UnaryCall>();
+  private readonly shares: Shares;
 
-  constructor(private readonly context: UnaryContext) {}
+  constructor(private readonly context: UnaryContext) {
+    this.shares = new Shares("calls", context.limits.callsPerPrincipalMax);
+  }
 
   get size(): number {
     return this.open.size;
@@ -79,7 +83,22 @@ export class UnaryCalls {
       this.open.delete(unary);
       unary.ended();
     });
-    identify(this.context.access, peer, (who) => unary.start(who));
+    identify(this.context.access, peer, (who) => this.identified(unary, call, who));
+  }
+
+  private identified(unary: UnaryCall, call: RawCall, who: Identity | WireFailure): void {
+    if (unary.begun) return; // it has ended while somebody asked who it is
+    const share = isIdentity(who) ? this.shares.take(who.principal.name) : who;
+    if ("reason" in share) {
+      unary.deny(share);
+      return;
+    }
+    call.on("cancelled", share); // held back or not, it is one of its principal's calls
+    admit(who, (identity, failure) => {
+      if (unary.begun) return; // or while it was held back
+      if (failure === null) unary.start(identity);
+      else unary.deny(failure);
+    });
   }
 
   private full(): WireFailure | null {
@@ -120,14 +139,12 @@ class UnaryCall implements LiveRoute {
     private readonly peer: Peer,
   ) {}
 
-  start(who: Identity | WireFailure): void {
-    if (this.state !== "new") return; // it has ended while somebody asked who it is
-    const failure = isIdentity(who) ? who.charge(1) : who;
-    if (failure !== null || !isIdentity(who)) this.deny(failure as WireFailure);
-    else this.startAs(who);
+  /** No longer what it was when it arrived. */
+  get begun(): boolean {
+    return this.state !== "new";
   }
 
-  private startAs(identity: Identity): void {
+  start(identity: Identity): void {
     try {
       const failure = this.submit(identity);
       if (failure !== null) this.refuse(failure);
@@ -242,7 +259,7 @@ class UnaryCall implements LiveRoute {
   }
 
   /** Refuses somebody who is to learn nothing else. */
-  private deny(failure: WireFailure): void {
+  deny(failure: WireFailure): void {
     if (this.state === "over") return;
     this.trace?.failed(failure.reason);
     this.trace = null;

@@ -1,7 +1,7 @@
 /** Carries a watch over one server-streaming gRPC call. */
 import type { MethodDefinition, ServerWritableStream } from "@grpc/grpc-js";
-import type { Access } from "../security/access.js";
-import { admitted, identify, peerOf } from "./callers.js";
+import type { Access, Identity } from "../security/access.js";
+import { admit, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter } from "./http2-stream.js";
 import { definitionOf } from "./unary.js";
@@ -26,13 +26,13 @@ export function carryWatch(
   closeMsMax: number,
 ): void {
   const peer = peerOf(call);
-  identify(access, peer, (who) => {
+  const open = (identity: Identity, failure: WireFailure | null) => {
     if (call.cancelled) return;
-    const { identity, failure } = admitted(who);
     const pipe = new GrpcWatchPipe(call, closeMsMax, peer.requestId);
     pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity);
     call.on("cancelled", () => pipe.input?.close());
-  });
+  };
+  identify(access, peer, (who) => admit(who, open));
 }
 
 class GrpcWatchPipe implements WatchPipe {

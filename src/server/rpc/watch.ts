@@ -10,6 +10,7 @@ import { badOptionalText, badText, invalid } from "./check.js";
 import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { RpcLimits } from "./limits.js";
 import type { RequestInfo } from "./request-log.js";
+import { Shares } from "./shares.js";
 import { watchResponse } from "./watch-encode.js";
 
 /** Where the bytes of a watch go. */
@@ -42,7 +43,11 @@ const nothing: WatchInput = { drained: () => {}, close: () => {} };
 
 /** Watches of all carriers. */
 export class WatchEndpoint {
-  constructor(private readonly context: WatchContext) {}
+  private readonly shares: Shares;
+
+  constructor(private readonly context: WatchContext) {
+    this.shares = new Shares("watches", context.limits.watchesPerPrincipalMax);
+  }
 
   /** `refusal`: why this watch is not taken, else null. `identity`: whose it is; absent: a client of this process. */
   open(
@@ -51,15 +56,24 @@ export class WatchEndpoint {
     refusal: WireFailure | null = null,
     identity: Identity = everybody,
   ): WatchInput {
-    const wanted = refusal ?? identity.charge(1) ?? this.read(request);
+    const wanted = refusal ?? this.read(request);
     if ("reason" in wanted) return this.refuse(pipe, wanted);
     const denied = identity.permits(demandOf(wanted.target));
     if (denied !== null) return this.refuse(pipe, failureOf(denied));
+    const giveBack = this.shares.take(identity.principal.name);
+    if ("reason" in giveBack) return this.refuse(pipe, giveBack);
     const output = new EncodedOutput(this.context, pipe);
     const watcher = this.context.watch.watch(wanted.target, wanted.start, output);
-    if ("reason" in watcher) return this.refuse(pipe, watcher);
+    if ("reason" in watcher) {
+      giveBack();
+      return this.refuse(pipe, watcher);
+    }
     output.watcher = watcher;
-    output.forget = identity.onWithdrawn((failure) => output.fail(failure));
+    const forget = identity.onWithdrawn((failure) => output.fail(failure));
+    output.forget = () => {
+      giveBack();
+      forget();
+    };
     if (output.broken) watcher.close();
     return {
       drained: () => watcher.drained(),
@@ -119,7 +133,7 @@ function readTarget(m: leasehold.v1.WatchRequest, nameBytesMax: number): WatchTa
 class EncodedOutput implements WatchOutput {
   watcher: WatchInput | null = null;
   broken = false;
-  /** Stops to listen for the withdrawal of the watcher's credentials. */
+  /** Lets go of what the watch has of its principal. */
   forget: () => void = () => undefined;
 
   constructor(

@@ -1,13 +1,13 @@
 /** Who may do what, as the composition root uses it: credentials, then the policy, then the quota; and what is told of it. */
 import type { Principal, Refusal } from "../core/types.js";
 import type { WireFailure } from "../rpc/errors.js";
-import type { RouteFailure } from "../sequencer/routes.js";
-import type { Access, Demand, Identity, Peer } from "./access.js";
+import type { Access, Demand, Identity, Peer, TooMany } from "./access.js";
 import type { AuditLog } from "./audit.js";
 import type { Authenticated, Authenticator } from "./authenticator.js";
 import { type AuthFailure, withdrawn } from "./failures.js";
 import type { Permissions, Policy } from "./policy.js";
 import { RequestRate } from "./rate.js";
+import { RefusalPace } from "./refusals.js";
 import { whenWithdrawn } from "./withdrawal.js";
 
 export interface AccessControlOptions {
@@ -55,7 +55,7 @@ export class AccessControl implements Access {
         return account.principal;
       },
       permits: (demand) => this.#permits(account, demand, peer),
-      charge: (requests) => this.#charge(account, requests),
+      charge: (requests, by) => this.#charge(account, requests, by),
       onWithdrawn: (listener) => {
         account.open++;
         let closed = false;
@@ -103,13 +103,18 @@ export class AccessControl implements Access {
     return { kind: "refused", reason: "DENIED", message: `${account.name} may not ${verb} ${subjectOf(demand)}` };
   }
 
-  #charge(account: Account, requests: number): RouteFailure | null {
+  #charge(account: Account, requests: number, by: "call" | "frame" = "call"): TooMany | null {
     const { requestsPerSecond, requestsBurst } = account.permissions.allowance;
     if (requestsPerSecond === 0) return null;
-    const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, this.#options.monotonicMs());
+    const nowMs = this.#options.monotonicMs();
+    const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, nowMs);
     if (waitMs === 0) return null;
     const message = `${account.name} makes more than its ${requestsPerSecond} requests a second`;
-    return { reason: "LIMIT", message, retryAfterMs: waitMs };
+    if (by === "frame") {
+      return { reason: "LIMIT", message, retryAfterMs: waitMs, holdMs: account.refusals.frame(requests, nowMs) };
+    }
+    const holdMs = account.refusals.call(nowMs);
+    return { reason: "LIMIT", message, retryAfterMs: Math.max(1, waitMs - holdMs), holdMs }; // told after that
   }
 }
 
@@ -123,6 +128,7 @@ class Account {
   /** Streams that are open. */
   open = 0;
   readonly rate: RequestRate;
+  readonly refusals = new RefusalPace();
   #policy: Policy;
   #permissions: Permissions;
   #principal: Principal;

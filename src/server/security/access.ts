@@ -38,14 +38,26 @@ export interface Demand {
   readonly prefix: boolean;
 }
 
+/** More requests than a quota permits. */
+export interface TooMany extends RouteFailure {
+  /**
+   * How long the transport keeps this refusal back, or does not read the stream that it is for, so that who asks for too
+   * much does not keep the server busy with refusing.
+   */
+  readonly holdMs?: number;
+}
+
 /** Somebody who has been authenticated. */
 export interface Identity {
   /** With the quota that it has now. */
   readonly principal: Principal;
   /** Null: permitted. Every refusal goes into the audit log. */
   permits(demand: Demand): Refusal | null;
-  /** Takes that many requests out of its quota. Null: they may be made; else nothing was taken. */
-  charge(requests: number): RouteFailure | null;
+  /**
+   * Takes that many requests out of its quota. Null: they may be made; else nothing was taken. `by`: what they came in,
+   * by default a call.
+   */
+  charge(requests: number, by?: "call" | "frame"): TooMany | null;
   /**
    * Calls back, at most once, when the credentials have run out or were withdrawn: whatever is open then ends with this
    * failure. Returns how to stop listening.

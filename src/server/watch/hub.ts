@@ -10,6 +10,9 @@
  * can come back, and objects that live for seconds are what a garbage collector pays for: with a history for nobody each
  * grant cost a server twice the CPU time.
  *
+ * In a short time only a few watchers write. When there is something for more of them, they write one after the other, and
+ * each then has what several batches brought: hundreds of watchers of everything cost no more than some dozens.
+ *
  * Watchers that are catching up take turns, a few small steps in each turn of the event loop, so that after a restart,
  * when all of them come back and want the state, grants go on meanwhile.
  */
@@ -24,6 +27,9 @@ import { TargetIndex, type WatchTarget } from "./targets.js";
 
 /** Pages and slices in one turn of the event loop. */
 const STEPS_PER_TURN = 4;
+/** Watchers that write in so many ms: to write costs far more than to queue an event. */
+const FLUSHES_MAX = 16;
+const FLUSH_MS = 5;
 /** How often a quiet watcher is told its position, in steps over which the watchers are spread. */
 const BEAT_STEP_MS = 250;
 const BEAT_STEPS = 20;
@@ -52,6 +58,9 @@ export class WatchHub implements WatcherHost {
   /** They wait for a turn. */
   readonly #wanting = new Set<Subscriber>();
   #turnScheduled = false;
+  #flushesLeft = FLUSHES_MAX;
+  /** Not null while `#flushesLeft` has to be filled again. */
+  #endFlushes: (() => void) | null = null;
   #beats = 0;
   /** Since the last watcher has left. */
   #quietBeats = 0;
@@ -104,10 +113,7 @@ export class WatchHub implements WatcherHost {
   /** All events up to this timestamp have been told. */
   tellTo(timestamp: number): void {
     this.#told = timestamp;
-    for (const subscriber of this.#touched) {
-      this.#touched.delete(subscriber);
-      subscriber.flush();
-    }
+    this.#flush();
     if (this.#wanting.size > 0) this.#scheduleTurn();
   }
 
@@ -162,9 +168,33 @@ export class WatchHub implements WatcherHost {
 
   /** Drops the history; it begins anew with the next watcher. */
   close(): void {
+    this.#stopFlushes();
     this.#endBeats?.();
     this.#endBeats = null;
     this.history.restart(this.#told);
+  }
+
+  /** Has those that were touched write, in that order, as far as that may be just now; the others soon. */
+  #flush(): void {
+    for (const subscriber of this.#touched) {
+      if (this.#flushesLeft === 0) break;
+      this.#flushesLeft--;
+      this.#touched.delete(subscriber);
+      subscriber.flush();
+    }
+    if (this.#flushesLeft < FLUSHES_MAX) this.#endFlushes ??= this.#options.turns.every(FLUSH_MS, () => this.#refill());
+  }
+
+  #refill(): void {
+    const idle = this.#flushesLeft === FLUSHES_MAX;
+    this.#flushesLeft = FLUSHES_MAX;
+    if (idle) this.#stopFlushes();
+    else this.#flush();
+  }
+
+  #stopFlushes(): void {
+    this.#endFlushes?.();
+    this.#endFlushes = null;
   }
 
   #scheduleTurn(): void {
