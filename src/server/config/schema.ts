@@ -12,7 +12,11 @@ import { formatDurationMs } from "./units.js";
 
 const shape = z.strictObject({
   listen: endpoint("127.0.0.1:7420", "Where clients connect: host:port, [IPv6]:port or unix:PATH."),
-  opsListen: endpoint("127.0.0.1:7421", 'Where /metrics, /healthz and /readyz are served; "none" for nowhere.', "none"),
+  opsListen: endpoint(
+    "127.0.0.1:7421",
+    'Where the console, /metrics, /healthz and /readyz are served; "none" for nowhere.',
+    "none",
+  ),
   store: store(
     "level:./leasehold-data",
     "level:PATH keeps everything in a folder; memory: keeps nothing over a restart and is for tests only.",
