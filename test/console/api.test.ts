@@ -1,6 +1,12 @@
 /** The API of the console over real HTTP, on a whole server with real clients. */
-import { expect, test } from "vitest";
-import { as, ask, startConsole, testAccess } from "./support.js";
+import { expect, onTestFinished, test } from "vitest";
+import { startOps } from "../../src/server/ops/ops-server.js";
+import { WallTimes } from "../../src/server/ops/wall-times.js";
+import { rpcLimitDefaults, watchLimitDefaults } from "../../src/server/rpc/limits.js";
+import { eventLoop } from "../../src/server/sequencer/served-clock.js";
+import { WatchHub } from "../../src/server/watch/hub.js";
+import { coreLimits, FakeSink, serverStatus } from "../rpc/support.js";
+import { ask, startConsole } from "./support.js";
 
 const hostile = '<img src=x onerror="alert(1)">/ü&?#%';
 const path = (name: string, action = "") => `/api/v1/locks/${encodeURIComponent(name)}${action}`;
@@ -161,12 +167,32 @@ test("the files of the console are a fixed table, with a strict policy", async (
   expect((await ask(url, "/console/", { method: "POST" })).status).toBe(405);
 });
 
-test("a server that does not serve still says why", async () => {
-  const access = testAccess();
-  const { url, server } = await startConsole(access);
-  expect((await ask(url, "/api/v1/status", { headers: as("viewer") })).json.you.principal).toBe("token/viewer");
-  const stopping = server.stop();
-  const { json } = await ask(url, "/api/v1/status", { headers: as("viewer") }).catch(() => ({ json: null }));
-  if (json !== null) expect(json).toMatchObject({ serving: false, notServingReason: "the server is stopping" });
-  await stopping;
+test("a server whose core does not answer still says how it is, and why", async () => {
+  const sink = new FakeSink();
+  sink.refusal = { reason: "STORE_DOWN", message: "the store is down", retryAfterMs: 1_000 };
+  const limits = { ...coreLimits, ...rpcLimitDefaults };
+  const watch = new WatchHub({ sink, limits: watchLimitDefaults, turns: eventLoop, wallMs: () => 0 });
+  const ops = await startOps({
+    endpoint: { kind: "tcp", host: "127.0.0.1", port: 0 },
+    metrics: { render: async () => "", contentType: "text/plain" },
+    readiness: () => ({ ready: true }),
+    console: {
+      sink,
+      watch,
+      coreLimits: limits,
+      limits,
+      wallTimes: new WallTimes(() => 0),
+      hottest: () => [],
+      serverStatus: () => ({ ...serverStatus, notServingReason: "" }),
+    },
+  });
+  onTestFinished(() => ops.stop());
+  const url = `http://${ops.address}`;
+  const { status, json } = await ask(url, "/api/v1/status");
+  expect([status, json.serving, json.notServingReason, json.counts]).toEqual([200, false, "the store is down", null]);
+  for (const path of ["locks", "locks/a", "locks/a/timeline", "top", "leases", "elections"]) {
+    const answer = await ask(url, `/api/v1/${path}`);
+    expect([answer.status, answer.json.error.reason], path).toEqual([503, "STORE_DOWN"]);
+  }
+  expect((await ask(url, "/api/v1/events")).text).toMatch(/^event: failed\ndata: .*"STORE_DOWN"/);
 });
