@@ -120,7 +120,7 @@ test("an answer that nobody takes leaves no lock behind, and a wait that is give
   const [server, sidecar] = await both();
   const holder = await client(server);
   const lock = await holder.acquire("a");
-  const gone = sidecar.hold("/v1/locks/a/acquire?maxHold=1h&wait=20s");
+  const gone = sidecar.hold("/v1/locks/a/acquire?maxHold=1h&wait=10m");
   const waiters = async () => (await holder.describe("a")).waitersTotal;
   await until(async () => (await waiters()) === 1);
   gone.close();

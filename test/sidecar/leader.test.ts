@@ -33,6 +33,12 @@ class Journal {
     return existsSync(this.path) ? readFileSync(this.path, "utf8").split("\n").filter(Boolean) : [];
   }
 
+  /** Shell: says so if the command that was elected last still runs. */
+  get overlap(): string {
+    const last = `$(grep elected ${this.path} | tail -n 1 | cut -d " " -f 3)`;
+    return `if kill -0 "${last}"; then echo overlap >> ${this.path}; fi`;
+  }
+
   /** A command that says when it begins and, `after` the shell has done that, when it ends. */
   command(word: string, after: string): string {
     const say = (what: string) => `echo "${word} $LEASEHOLD_TOKEN $$ ${what}" >> ${this.path}`;
@@ -109,7 +115,7 @@ test("a term that flaps: the commands keep their order and never overlap", async
   const sidecar = await elect(
     server,
     ...["--kill-after", "200ms", "--on-elected", journal.command("elected", stubborn)],
-    ...["--on-lost", journal.command("lost", "sleep 0.2")],
+    ...["--on-lost", journal.command("lost", `${journal.overlap}; sleep 0.2`)],
   );
   const rounds = 5;
   for (let round = 1; round <= rounds; round++) {

@@ -250,15 +250,6 @@ function matches(template: string, path: string): boolean {
   return parts.length === segments.length && parts.every((part, i) => part.startsWith("{") || part === segments[i]);
 }
 
-/** Every answer that the description has: "GET /v1/holds 200". */
-function describedAnswers(): string[] {
-  return Object.entries(description.paths).flatMap(([path, operations]) =>
-    Object.entries(operations).flatMap(([method, { responses }]) =>
-      Object.keys(responses).map((status) => `${method.toUpperCase()} ${path} ${status}`),
-    ),
-  );
-}
-
 /** Runs a program to its end. */
 export function run(file: string, args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve) => {

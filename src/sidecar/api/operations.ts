@@ -23,8 +23,6 @@ export interface Parts {
   readonly draining: () => boolean;
 }
 
-type Operations = ReturnType<typeof operations>;
-
 export function operations(parts: Parts) {
   return { ...lockOperations(parts), ...holdOperations(parts), ...otherOperations(parts) };
 }
