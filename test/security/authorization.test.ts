@@ -221,7 +221,9 @@ describe("a session", () => {
     expect(await look()).toEqual(["OK"]);
     change("rules: []");
     await until(async () => (await look())[0] === "DENIED", 10_000, "nothing is permitted");
-    expect(audit().filter(({ event }) => event === "policy_read").length).toBe(3);
+    const read = () => audit().filter(({ event }) => event === "policy_read").length;
+    await until(() => read() >= 3, 10_000, "each reading of a good policy is written down");
+    expect(read()).toBe(3);
   });
 });
 
