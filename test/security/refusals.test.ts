@@ -2,27 +2,27 @@ import { expect, it } from "vitest";
 import { Shares } from "../../src/server/rpc/shares.js";
 import { RefusalPace } from "../../src/server/security/refusals.js";
 
-it("refuses calls one after the other, at once after a pause, and holds none back for more than five seconds", () => {
+it("refuses calls one after the other, at once after a pause, and holds none back for more than ten seconds", () => {
   const pace = new RefusalPace();
-  expect([pace.call(0), pace.call(0), pace.call(0), pace.call(5)]).toEqual([3, 6, 9, 7]);
-  expect(pace.call(1_000)).toBe(3);
+  expect([pace.call(0), pace.call(0), pace.call(0), pace.call(5)]).toEqual([5, 10, 15, 15]);
+  expect(pace.call(1_000)).toBe(5);
   let last = 0;
-  for (let i = 0; i < 3_000; i++) last = pace.call(2_000);
-  expect(last).toBe(5_000);
+  for (let i = 0; i < 4_000; i++) last = pace.call(2_000);
+  expect(last).toBe(10_000);
 });
 
 it("in a second refuses about as many calls as the twentieth part of a processor can, however many there are", () => {
   const pace = new RefusalPace();
   const dueMs = Array.from({ length: 5_000 }, (_, i) => i / 5 + pace.call(i / 5)); // 5,000 in a second
-  expect(dueMs.filter((ms) => ms <= 1_000).length).toBeLessThan(350);
-  expect(dueMs.filter((ms) => ms <= 1_000).length).toBeGreaterThan(300);
+  expect(dueMs.filter((ms) => ms <= 1_000).length).toBeLessThanOrEqual(200);
+  expect(dueMs.filter((ms) => ms <= 1_000).length).toBeGreaterThan(190);
 });
 
 it("holds so many calls back, and refuses more at once", () => {
   const pace = new RefusalPace();
   const held = Array.from({ length: 10_001 }, () => pace.call(0));
   expect(held.indexOf(0)).toBe(10_000);
-  expect(pace.call(4_999)).toBeGreaterThan(0); // some were refused meanwhile
+  expect(pace.call(9_999)).toBeGreaterThan(0); // some were refused meanwhile
 });
 
 it("has a stream rest the longer, the more commands its frame had", () => {

@@ -35,7 +35,7 @@ export function carryBackup(
     pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, { ...peer, identity });
     call.on("cancelled", () => pipe.input?.close());
   };
-  identify(access, peer, (who) => admit(who, open));
+  identify(access, peer, (who) => admit(who, call, open));
 }
 
 class GrpcBackupPipe implements BackupPipe {

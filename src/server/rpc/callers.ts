@@ -51,6 +51,7 @@ export function identify(access: Access, peer: Peer, then: (who: Identity | Wire
 /** Takes a call, or a stream, out of the quota of whoever makes it; when that is used up it is told so later. */
 export function admit(
   who: Identity | WireFailure,
+  call: { once(event: "cancelled", listener: () => void): unknown },
   then: (identity: Identity, failure: WireFailure | null) => void,
 ): void {
   if (!isIdentity(who)) {
@@ -60,7 +61,10 @@ export function admit(
   const failure = who.charge(1, "call");
   const holdMs = failure?.holdMs ?? 0;
   if (holdMs === 0) then(who, failure);
-  else setTimeout(then, holdMs, who, failure).unref();
+  else {
+    const held = setTimeout(then, holdMs, who, failure).unref();
+    call.once("cancelled", () => clearTimeout(held)); // what it has in memory does not wait
+  }
 }
 
 /** Why this caller may not ask for this; null: it may. */

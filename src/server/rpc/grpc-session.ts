@@ -28,7 +28,7 @@ export function carrySession(
     call.on("end", () => input.ended());
     call.on("cancelled", () => input.ended());
   };
-  identify(access, peer, (who) => admit(who, open));
+  identify(access, peer, (who) => admit(who, call, open));
 }
 
 class GrpcPipe implements SessionPipe {

@@ -94,7 +94,7 @@ export class UnaryCalls {
       return;
     }
     call.on("cancelled", share); // held back or not, it is one of its principal's calls
-    admit(who, (identity, failure) => {
+    admit(who, call, (identity, failure) => {
       if (unary.begun) return; // or while it was held back
       if (failure === null) unary.start(identity);
       else unary.deny(failure);

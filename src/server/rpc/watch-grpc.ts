@@ -32,7 +32,7 @@ export function carryWatch(
     pipe.input = endpoint.open(call.request, pipe, refusal() ?? failure, identity);
     call.on("cancelled", () => pipe.input?.close());
   };
-  identify(access, peer, (who) => admit(who, open));
+  identify(access, peer, (who) => admit(who, call, open));
 }
 
 class GrpcWatchPipe implements WatchPipe {

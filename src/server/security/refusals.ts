@@ -7,13 +7,16 @@
  * then has no more to ask with than HTTP/2 lets it have open.
  */
 
-/** What one refusal takes of the time of a principal's refusals: about 20 times what it takes of a processor. */
-const CALL_MS = 3;
+/**
+ * What one refusal takes of the time of a principal's refusals: at least 20 times what it takes of a processor. Of calls
+ * there are fewer still: what a call that waits has in memory is copied by the garbage collector, while others wait.
+ */
+const CALL_MS = 5;
 const FRAME_MS = 0.5;
 const COMMAND_MS = 0.06;
 
-/** Whoever waits longer has given up. */
-const HOLD_MS_MAX = 5_000;
+/** So many calls at once are no mistake; whoever waits longer has given up. */
+const HOLD_MS_MAX = 10_000;
 /** Refusals of one principal that wait: what they take must leave room for the calls of others. Others wait for nothing. */
 const HELD_MAX = 10_000;
 
