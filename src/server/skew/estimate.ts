@@ -91,7 +91,8 @@ export class ClockEstimate {
     if (!this.#tellsRoundTrips) this.#highMs = Number.POSITIVE_INFINITY; // what was assumed is not needed any more
     this.#tellsRoundTrips = true;
     if (frame !== this.#readFrame || !this.known || roundTripMs > ROUND_TRIP_MS_MAX) return;
-    const driftMs = (nowMs - this.#readAtMs) * DRIFT;
+    // Since the client looked at its clock: also while the frame was on its way.
+    const driftMs = (nowMs - this.#readAtMs + roundTripMs) * DRIFT;
     this.#widenTo(nowMs);
     this.#take(this.#readMs - driftMs, this.#readMs + ROUNDING_MS + roundTripMs + driftMs);
     this.#measured = true;
