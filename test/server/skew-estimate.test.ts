@@ -104,6 +104,8 @@ describe("a client that tells its round trips", () => {
             [
               { pauseMs: 412.0515952098789, upMs: 499.999999999999, heldMs: 0, downMs: 0 },
               { pauseMs: 16.9482827198093, upMs: 0, heldMs: 0, downMs: 0 },
+              { pauseMs: 1, upMs: 0, heldMs: 0, downMs: 0 },
+              { pauseMs: 1, upMs: 0, heldMs: 0, downMs: 0 },
             ],
             0,
             0,
