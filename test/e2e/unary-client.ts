@@ -1,4 +1,4 @@
-import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { onTestFinished } from "vitest";
 import { decode, decodeStatus, encode, type leasehold, type MessageType, v1 } from "../../src/client/wire/index.js";
 
@@ -46,7 +46,12 @@ export class UnaryClient {
   }
 
   /** Resolves with the response, rejects with a `Refused`. `abort` ends the call from the client's side. */
-  call<N extends Name>(name: N, request: RequestOf<N>, abort?: AbortSignal): Promise<ResponseOf<N>> {
+  call<N extends Name>(
+    name: N,
+    request: RequestOf<N>,
+    abort?: AbortSignal,
+    metadata = new Metadata(),
+  ): Promise<ResponseOf<N>> {
     const [service, requestType, responseType] = methods[name];
     return new Promise((resolve, reject) => {
       const call = this.#client.makeUnaryRequest(
@@ -54,6 +59,7 @@ export class UnaryClient {
         (message: RequestOf<N>) => encode(requestType as MessageType<RequestOf<N>, unknown>, message),
         (bytes: Buffer) => decode(responseType as unknown as MessageType<never, ResponseOf<N>>, bytes),
         request,
+        metadata,
         (error: ServiceError | null, response?: ResponseOf<N>) =>
           error ? reject(refused(error)) : resolve(response as ResponseOf<N>),
       );

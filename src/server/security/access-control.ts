@@ -65,6 +65,7 @@ export class AccessControl implements Access {
         };
         const stop = whenWithdrawn(authenticator, who, () => {
           close();
+          this.#options.onRefused?.(withdrawn.kind);
           listener(withdrawn);
         });
         return () => {
