@@ -5,7 +5,7 @@
 import { once } from "node:events";
 import { Agent, createServer, request as httpRequest, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Clock, Leadership, LockState } from "@leasehold/client";
+import { type Clock, type Leadership, LeaseholdError, type LockState } from "@leasehold/client";
 import { expect, onTestFinished, test } from "vitest";
 import { Forward } from "../../src/sidecar/proxy/forward.js";
 import type { Outcome } from "../../src/sidecar/proxy/proxy.js";
@@ -31,13 +31,18 @@ async function setup(state: () => LockState, answer: "at the end" | "at once" = 
   let clock = 41;
   const ticking = { now: () => clock, tick: () => ++clock, observe: () => clock } as unknown as Clock;
   const arrived: string[] = [];
+  /** Requests that broke off at the storage. */
+  const broken: Error[] = [];
   const store = await listening(
     createServer((request, response) => {
       arrived.push(`${request.method} ${request.headers["fencing-token"]} ${request.headers["lamport-timestamp"]}`);
-      request.on("error", () => {});
+      request.on("error", (error) => broken.push(error));
       request.on("data", (chunk) => arrived.push(String(chunk)));
       if (answer === "at once") response.write("begun");
-      request.on("end", () => response.end("done"));
+      request.on("end", () => {
+        arrived.push("(end)");
+        response.end("done");
+      });
     }),
   );
   const outcomes: Outcome[] = [];
@@ -46,7 +51,10 @@ async function setup(state: () => LockState, answer: "at the end" | "at once" = 
     get state() {
       return state();
     },
-    token: 33,
+    get token() {
+      if (state().is !== "held") throw new LeaseholdError("LOST", "the lock is lost");
+      return 33;
+    },
   } as unknown as Leadership;
   const target = new URL(`http://${addressOf(store)}`);
   const onEnd = (outcome: Outcome) => outcomes.push(outcome);
@@ -56,20 +64,23 @@ async function setup(state: () => LockState, answer: "at the end" | "at once" = 
       new Forward(request, response, options).start();
     }),
   );
-  return { address: addressOf(proxy), arrived, outcomes };
+  return { address: addressOf(proxy), arrived, broken, outcomes };
 }
 
 test("while it is held, everything goes on", async () => {
   const { address, arrived, outcomes } = await setup(() => HELD);
   expect((await ask(address, "PUT", "/", "body")).text).toBe("done");
-  expect(arrived).toEqual(["PUT 33 42", "body"]);
+  expect(arrived).toEqual(["PUT 33 42", "body", "(end)"]);
   await until(() => outcomes.length > 0);
   expect(outcomes).toEqual(["forwarded"]);
 });
 
-test("lost before the connection to the storage stands: nothing arrives", async () => {
+test.each([
+  ["PUT", "body"],
+  ["DELETE", undefined],
+])("lost before the connection to the storage stands: nothing of a %s arrives", async (method, body) => {
   const { address, arrived, outcomes } = await setup(() => LOST);
-  const refused = await ask(address, "PUT", "/", "body");
+  const refused = await ask(address, method, "/", body);
   expect([refused.status, refused.body.code]).toEqual([503, "LOST"]);
   expect([arrived, outcomes]).toEqual([[], ["aborted"]]);
 });
@@ -91,7 +102,7 @@ test("lost between two pieces of a body: the second does not arrive", async () =
 
 test("lost after the body, before its end is written: the storage does not take it for whole", async () => {
   let state: LockState = HELD;
-  const { address, arrived } = await setup(() => state);
+  const { address, arrived, broken } = await setup(() => state);
   const [host, port] = address.split(":");
   const request = httpRequest({ host, port, method: "PUT", headers: { "transfer-encoding": "chunked" } });
   request.on("error", () => {});
@@ -101,6 +112,8 @@ test("lost after the body, before its end is written: the storage does not take 
   request.end();
   const [response] = (await once(request, "response")) as [IncomingMessage];
   expect(response.statusCode).toBe(503);
+  await until(() => broken.length === 1);
+  expect(arrived).toEqual(["PUT 33 42", "all of it"]);
 });
 
 test("lost while the answer comes: it breaks off", async () => {

@@ -226,3 +226,13 @@ test("more connections than there can be holds are turned away", async () => {
   await until(async () => (await sidecar.ask("GET", "/v1/status").catch(() => null))?.status === 200);
   await works(sidecar);
 });
+
+test("the proxy, too, cuts off who says nothing or speaks slowly", { timeout: 120_000 }, async () => {
+  const proxy = ["--proxy", "http://127.0.0.1:1", "--lock", "a", "--proxy-listen", "127.0.0.1:0"];
+  const sidecar = await started(...proxy);
+  const silent = new Raw(sidecar.proxyAddress);
+  const slow = new Raw(sidecar.proxyAddress, "GET / HTTP/1.1\r\nHost: localhost\r\n");
+  const drip = setInterval(() => slow.socket.write("X-A: b\r\n"), 500);
+  onTestFinished(() => clearInterval(drip));
+  await until(() => silent.closed && slow.closed, 60_000, "the end of both");
+});

@@ -36,6 +36,7 @@ export interface Listener {
 
 const HEADER_BYTES_MAX = 16_384;
 const HEADERS_MAX = 100;
+/** From the connection to the end of a head: who says nothing is cut off as well. */
 const HEADER_MS_MAX = 5_000;
 const IDLE_MS_MAX = 30_000;
 /** From one look for requests that take too long to the next. */
@@ -55,11 +56,6 @@ export async function listen(options: ListenOptions, handler: Handler): Promise<
   );
   server.maxHeadersCount = HEADERS_MAX;
   server.maxConnections = options.connectionsMax;
-  server.on("connection", (socket) => {
-    // Who connects and says nothing is no request yet, and would stay for ever.
-    socket.setTimeout(IDLE_MS_MAX, () => socket.destroy());
-    socket.once("data", () => socket.setTimeout(0));
-  });
   const { endpoint } = options;
   if (endpoint.kind === "unix") await bindUnix(server, endpoint.path, options.socketMode);
   else await bound(server, () => server.listen(endpoint.port, endpoint.host));

@@ -11,7 +11,7 @@ import {
 } from "node:http";
 import { request as requestHttps } from "node:https";
 import type { Readable, Writable } from "node:stream";
-import type { Clock, Leadership } from "@leasehold/client";
+import { type Clock, type Leadership, LeaseholdError } from "@leasehold/client";
 import { HttpProblem, problemOf } from "../http/problem.js";
 import { send } from "../http/send.js";
 import { followHeader } from "../lamport.js";
@@ -85,10 +85,12 @@ export class Forward {
 
   /** The connection stands: now or never. */
   #send(upstream: ClientRequest): void {
-    if (this.#ended || !this.#held()) return;
-    const { term, clock } = this.#options;
+    if (this.#ended) return;
+    const { clock } = this.#options;
+    const token = this.#token();
+    if (token === null) return;
     followHeader(clock, this.#request.headers[TIMESTAMP_HEADER]);
-    upstream.setHeader(TOKEN_HEADER, String(term.token));
+    upstream.setHeader(TOKEN_HEADER, String(token));
     upstream.setHeader(TIMESTAMP_HEADER, String(clock.tick()));
     if (!hasBody(this.#request)) {
       upstream.end();
@@ -136,6 +138,17 @@ export class Forward {
     from.once("end", () => {
       if (!this.#ended && this.#held()) to.end();
     });
+  }
+
+  /** The token if the lock is held; null, and the end of what is on its way, if not. One look: time passes between two. */
+  #token(): number | null {
+    try {
+      return this.#options.term.token;
+    } catch (error) {
+      if (!LeaseholdError.is(error)) throw error;
+      this.lost();
+      return null;
+    }
   }
 
   /** Asks the clock, not what was heard. What is on its way ends here if not. */
