@@ -372,6 +372,20 @@ export class TestClient {
     for (const one of typeof value === "string" ? [value] : (value ?? [])) this.headers.add(name, one);
   }
 
+  /** Reads a stream of the server's to its end: how many bytes came, and "OK" or why it failed. */
+  readStream(method: string, request: Buffer): Promise<{ readonly reason: string; readonly bytes: number }> {
+    return new Promise((resolve) => {
+      const path = `/leasehold.v1.${method}`;
+      const call = this.grpc.makeServerStreamRequest(path, raw, raw, request, this.headers.clone());
+      let bytes = 0;
+      call.on("data", (chunk: Buffer) => {
+        bytes += chunk.length;
+      });
+      call.on("error", (error: ServiceError) => resolve({ reason: GrpcFailure.of(error).reasonTrailer ?? "", bytes }));
+      call.on("end", () => resolve({ reason: "OK", bytes }));
+    });
+  }
+
   /** Reads a stream of the server's to its end; resolves with the status that it fails with. */
   serverStream(method: string, request: Buffer, signal?: AbortSignal): Promise<GrpcFailure> {
     return new Promise((resolve) => {
