@@ -17,7 +17,7 @@ import { type OpsServer, startOps } from "./ops/ops-server.js";
 import { WallTimes } from "./ops/wall-times.js";
 import { Reports } from "./reports.js";
 import { RpcServer } from "./rpc/grpc-server.js";
-import type { SessionEndpoint } from "./rpc/session.js";
+import type { SessionEndpoint } from "./rpc/session-endpoint.js";
 import type { ServerStatus } from "./rpc/status.js";
 import type { WatchEndpoint } from "./rpc/watch.js";
 import type { Access } from "./security/access.js";
@@ -278,6 +278,7 @@ class Server implements RunningServer {
       wallTimes: this.#wallTimes,
       audit: (act) => this.#reports.forced(act),
       serverStatus: () => this.#status(),
+      sessions: (limit) => this.#rpc.sessions.list(limit),
       hottest: (limit) => this.#hotLocks.hottest(limit, performance.now()),
     };
   }

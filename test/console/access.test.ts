@@ -7,7 +7,17 @@ const json = { "content-type": "application/json" };
 
 test("whoever is not known sees nothing but probes and the page itself", async () => {
   const { url } = await startConsole(testAccess());
-  for (const path of ["status", "locks", "locks/a", "locks/a/timeline", "leases", "elections", "top", "events"]) {
+  for (const path of [
+    "status",
+    "locks",
+    "locks/a",
+    "locks/a/timeline",
+    "leases",
+    "sessions",
+    "elections",
+    "top",
+    "events",
+  ]) {
     const answer = await ask(url, `/api/v1/${path}`);
     expect([answer.status, answer.json?.error.reason], path).toEqual([401, "UNAUTHENTICATED"]);
     expect(answer.headers["www-authenticate"], path).toBe("Bearer");
@@ -31,6 +41,7 @@ test("whoever may see only some locks sees only these", async () => {
     "locks/other/timeline",
     "elections",
     "leases",
+    "sessions",
     "top",
     "events",
     "events?name=x",

@@ -93,6 +93,13 @@ test("shows leases without their ids, elections with leader and candidates, what
   const leases = (await ask(url, "/api/v1/leases")).json.leases;
   expect(leases.map(({ owner }: { owner: string }) => owner).sort()).toEqual(["anna", "bert"]);
   expect(Object.keys(leases[0])).not.toContain("leaseId");
+  const { sessions } = (await ask(url, "/api/v1/sessions")).json;
+  expect(sessions).toMatchObject([
+    { owner: "bert", client: expect.stringMatching(/^@leasehold\/client /), principal: "" },
+    { owner: "anna", address: expect.stringMatching(/^127\.0\.0\.1:\d+$/), connectedMs: expect.any(Number) },
+  ]);
+  expect(JSON.stringify(sessions)).not.toContain("sessionId");
+  expect((await ask(url, "/api/v1/sessions?limit=1")).json.sessions).toMatchObject([{ owner: "bert" }]);
   const top = (await ask(url, "/api/v1/top?limit=1")).json;
   expect([top.hottest.length, top.longestHolds.length, top.longestWaits.length]).toEqual([1, 1, 1]);
   expect(top.longestWaits[0]).toMatchObject({ name: "billing", waiter: { owner: "bert" } });
@@ -124,6 +131,8 @@ test("bad input gets an answer that says what is wrong", async () => {
     ["/api/v1/locks/a/timeline?limit=5000", 400, "limit must be 1 to 1000"],
     ["/api/v1/top?limit=101", 400, "limit must be 1 to 100"],
     ["/api/v1/leases?prefix=x", 400, "no parameter"],
+    ["/api/v1/sessions?after=x", 400, "no parameter"],
+    ["/api/v1/sessions?limit=0", 400, "limit"],
     ["/api/v1/events?name=a&prefix=b", 400, "either name or prefix"],
     ["/api/v1/constructor", 404, "no such thing"],
     ["/api/v1/locks/a/b/c", 404, "no such thing"],
@@ -183,6 +192,7 @@ test("a server whose core does not answer still says how it is, and why", async 
       limits,
       wallTimes: new WallTimes(() => 0),
       hottest: () => [],
+      sessions: () => [],
       serverStatus: () => ({ ...serverStatus, notServingReason: "" }),
     },
   });

@@ -132,6 +132,7 @@ describeWithServices("the console in Chromium", ["chromium"], () => {
       await page.goto(`${url}/console/#/${view}`);
       await page.locator("main").getByText("onerror").first().waitFor();
     }
+    await page.getByRole("table", { name: "Sessions" }).getByText("onerror").waitFor();
     await page.goto(`${url}/console/#/lock?name=..`);
     await page.getByText("Held by 1").waitFor();
     expect(complaints).toEqual([]);

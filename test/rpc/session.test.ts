@@ -8,7 +8,7 @@ import type { WireFailure } from "../../src/server/rpc/errors.js";
 import { FrameReader } from "../../src/server/rpc/frames.js";
 import { type RpcLimits, rpcLimitDefaults } from "../../src/server/rpc/limits.js";
 import { RenewalPacing } from "../../src/server/rpc/pacing.js";
-import { SessionEndpoint } from "../../src/server/rpc/session.js";
+import { SessionEndpoint } from "../../src/server/rpc/session-endpoint.js";
 import type { SessionInput, SessionPipe } from "../../src/server/rpc/session-pipe.js";
 import { RequestValidator } from "../../src/server/rpc/validate.js";
 import type { LiveRoute } from "../../src/server/sequencer/routes.js";

@@ -25,7 +25,8 @@ import { type LocalMethod, localMethods, type SetLogLevel } from "./local-method
 import { RenewalPacing } from "./pacing.js";
 import { filesOf, reflection, serveReflection } from "./reflection.js";
 import type { RequestInfo } from "./request-log.js";
-import { ATTACH, type SessionContext, SessionEndpoint } from "./session.js";
+import { ATTACH, type SessionContext } from "./session.js";
+import { SessionEndpoint } from "./session-endpoint.js";
 import { type Sources, systemSources } from "./sources.js";
 import { definitionOf, type RawAnswer, type RawCall, UnaryCalls, type UnaryContext } from "./unary.js";
 import { type AnswerSources, type UnaryMethod, unaryMethods } from "./unary-methods.js";

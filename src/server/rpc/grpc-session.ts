@@ -4,7 +4,7 @@ import type { Access, Identity } from "../security/access.js";
 import { admit, identify, peerOf } from "./callers.js";
 import { grpcStatus, type WireFailure } from "./errors.js";
 import { resetAfter, resetNow } from "./http2-stream.js";
-import type { SessionEndpoint } from "./session.js";
+import type { SessionEndpoint } from "./session-endpoint.js";
 import type { SessionPipe } from "./session-pipe.js";
 
 export type RawStream = ServerDuplexStream<Buffer, Buffer>;

@@ -6,7 +6,7 @@
  */
 import type { StatusDetails } from "@leasehold/client/wire";
 import { statusDetails, type WireFailure } from "./errors.js";
-import type { SessionEndpoint } from "./session.js";
+import type { SessionEndpoint } from "./session-endpoint.js";
 import type { SessionPipe } from "./session-pipe.js";
 import type { WatchEndpoint } from "./watch.js";
 

@@ -27,7 +27,6 @@ import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
 import type { RequestInfo } from "./request-log.js";
 import type { SessionInput, SessionPipe } from "./session-pipe.js";
-import { Shares } from "./shares.js";
 import { HELLO_SEQ, type OnResult, StreamTimes } from "./stream-times.js";
 import { StreamTraces } from "./stream-traces.js";
 
@@ -66,51 +65,22 @@ export interface StreamOwner {
   readonly address: string;
 }
 
+/** One client that is connected. */
+export interface SessionView {
+  /** As it gave it itself. */
+  readonly owner: string;
+  /** Name and version of its library. */
+  readonly client: string;
+  readonly principal: string;
+  readonly address: string;
+  /** Since it connected, for the last time. */
+  readonly connectedMs: number;
+}
+
 /** A client of this process. */
 export const local: StreamOwner = { identity: everybody, requestId: "", address: "in-memory" };
 
-export class SessionEndpoint {
-  private readonly streams = new Set<SessionStream>();
-  private readonly shares: Shares;
-
-  constructor(private readonly context: SessionContext) {
-    this.shares = new Shares("session streams", context.limits.streamsPerPrincipalMax);
-  }
-
-  /** Open streams. */
-  get size(): number {
-    return this.streams.size;
-  }
-
-  /** `refusal`: why this stream is not taken, else null. `owner`: absent for a client of this process. */
-  open(pipe: SessionPipe, refusal: WireFailure | null = null, owner: StreamOwner = local): SessionInput {
-    const share = refusal ?? this.full() ?? this.shares.take(owner.identity.principal.name);
-    const taken = "reason" in share ? undefined : share;
-    const stream = new SessionStream(this.context, pipe, owner, (gone) => {
-      this.streams.delete(gone);
-      taken?.();
-    });
-    if ("reason" in share) stream.end(share);
-    else {
-      this.streams.add(stream);
-      stream.begin();
-    }
-    return stream;
-  }
-
-  private full(): RouteFailure | null {
-    const { streamsMax } = this.context.limits;
-    if (this.streams.size < streamsMax) return null;
-    return { reason: "LIMIT", message: `more than ${streamsMax} streams are open`, retryAfterMs: 1_000 };
-  }
-
-  /** Ends all streams. */
-  closeAll(failure: RouteFailure): void {
-    for (const stream of [...this.streams]) stream.end(failure);
-  }
-}
-
-class SessionStream implements SessionInput, LiveRoute {
+export class SessionStream implements SessionInput, LiveRoute {
   readonly kind = "stream";
   private phase: "hello" | "attaching" | "open" | "closed" = "hello";
   private readonly helloTimer: NodeJS.Timeout;
@@ -133,6 +103,8 @@ class SessionStream implements SessionInput, LiveRoute {
   private readonly identity: Identity;
   private readonly info: RequestInfo;
   private readonly startedMs = performance.now();
+  private owner = "";
+  private client = "";
 
   constructor(
     private readonly context: SessionContext,
@@ -176,6 +148,8 @@ class SessionStream implements SessionInput, LiveRoute {
     this.phase = "attaching";
     this.times.hello();
     this.frame = 1;
+    this.owner = hello.owner;
+    this.client = hello.client;
     this.clock = this.context.clocks?.session(hello.owner, hello.client);
     this.clock?.heard(1, hello.clock);
     const { attach } = hello;
@@ -376,6 +350,14 @@ class SessionStream implements SessionInput, LiveRoute {
   private bug(error: unknown): void {
     this.context.onBug(error, this.info);
     this.end(internalFailure);
+  }
+
+  /** For people; null: it has not been welcomed yet. */
+  get view(): SessionView | null {
+    if (this.phase !== "open") return null;
+    const { owner, client, startedMs } = this;
+    const { principal, address } = this.info;
+    return { owner, client, principal, address, connectedMs: performance.now() - startedMs };
   }
 
   private get isClosed(): boolean {

@@ -14,7 +14,7 @@ import type { ApiContext, ApiRoute, ConsoleOptions } from "./context.js";
 import { listElections } from "./elections.js";
 import { EventStreams, events } from "./events.js";
 import { forceRelease } from "./force-release.js";
-import { describeLock, listLeases, listLocks, status, topLocks } from "./reads.js";
+import { describeLock, listLeases, listLocks, listSessions, status, topLocks } from "./reads.js";
 import { timeline } from "./timeline.js";
 
 export const API = "/api/v1/";
@@ -35,6 +35,7 @@ const fixed: ReadonlyMap<string, ApiRoute> = new Map([
   ["status", status],
   ["locks", listLocks],
   ["leases", listLeases],
+  ["sessions", listSessions],
   ["elections", listElections],
   ["top", topLocks],
   ["events", events],

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { CoreLimits } from "../../core/types.js";
 import type { HotLock } from "../../rpc/encode-views.js";
 import type { RpcLimits } from "../../rpc/limits.js";
+import type { SessionView } from "../../rpc/session.js";
 import type { ServerStatus } from "../../rpc/status.js";
 import type { Access, Identity, Peer } from "../../security/access.js";
 import type { CommandSink } from "../../sequencer/routes.js";
@@ -37,6 +38,8 @@ export interface ConsoleOptions {
   serverStatus(): ServerStatus;
   /** The locks with the most grants of late, the hottest first. */
   hottest(limit: number): readonly HotLock[];
+  /** The clients that are connected, those that came last first. */
+  sessions(limit: number): readonly SessionView[];
   audit?(act: ForcedRelease): void;
 }
 

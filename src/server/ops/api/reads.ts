@@ -57,6 +57,19 @@ export const listLeases: ApiRoute = (context, request) => {
   return answerOf(context, request, asks, "leases", (o) => ({ leases: o.leases.map(views.lease), next: o.next }));
 };
 
+/** Known to the transport, not to the core; whoever may see all leases may see these. */
+export const listSessions: ApiRoute = (context, { identity, query }) => {
+  const { limits } = context;
+  const limit = readLimit(query, limits.pageSizeDefault);
+  const bad =
+    badParameters(query, ["limit"]) ??
+    badRange("limit", limit, 1, limits.pageSizeMax) ??
+    identity.permits({ verb: "observe", name: "", prefix: true });
+  if (bad !== null) return refused(bad);
+  const sessions = context.sessions(limit).map((one) => ({ ...one, connectedMs: Math.floor(one.connectedMs) }));
+  return json({ sessions });
+};
+
 export const topLocks: ApiRoute = (context, request) => {
   const { limits } = context;
   const limit = readLimit(request.query, limits.topDefault);
