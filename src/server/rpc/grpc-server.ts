@@ -14,9 +14,10 @@ import type { ServerTracing } from "../tracing/tracing.js";
 import type { WatchHub } from "../watch/hub.js";
 import { AuxiliaryStreams } from "./auxiliary.js";
 import { type BackupContext, BackupEndpoint } from "./backup.js";
-import { backupDefinition, carryBackup, type RawBackup } from "./backup-grpc.js";
+import { backupDefinition, carryBackup } from "./backup-grpc.js";
 import { FrameReader } from "./frames.js";
 import { descriptorSet } from "./gen/descriptors.js";
+import type { RawOutput } from "./grpc-output.js";
 import { carrySession, type RawStream } from "./grpc-session.js";
 import { Health } from "./health.js";
 import { healthDescriptorSet } from "./health-descriptor.js";
@@ -33,7 +34,7 @@ import { type AnswerSources, type UnaryMethod, unaryMethods } from "./unary-meth
 import { removeStaleSocket, unixPath } from "./unix-socket.js";
 import { RequestValidator } from "./validate.js";
 import { WatchEndpoint } from "./watch.js";
-import { carryWatch, type RawWatch, watchDefinition } from "./watch-grpc.js";
+import { carryWatch, watchDefinition } from "./watch-grpc.js";
 
 export interface RpcServerOptions {
   readonly sink: CommandSink;
@@ -194,8 +195,8 @@ export class RpcServer {
     this.register(definitionOf(ATTACH, true), (call: RawStream) =>
       carrySession(this.sessions, access, call, refusal, closeMsMax),
     );
-    this.register(watchDefinition, (call: RawWatch) => carryWatch(this.watches, access, call, refusal, closeMsMax));
-    this.register(backupDefinition, (call: RawBackup) => carryBackup(this.backups, access, call, refusal, closeMsMax));
+    this.register(watchDefinition, (call: RawOutput) => carryWatch(this.watches, access, call, refusal, closeMsMax));
+    this.register(backupDefinition, (call: RawOutput) => carryBackup(this.backups, access, call, refusal, closeMsMax));
     const answer = reflection(
       [descriptorSet, healthDescriptorSet].flatMap((set) => filesOf(Buffer.from(set, "base64"))),
     );
