@@ -165,9 +165,10 @@ test("a command that is stopped is ended, too", async () => {
 
 test("while it is renewed the command lives on, past many TTLs", async () => {
   const plan = { graceMs: 50, marginMs: 100 };
-  const { log, supervised } = await runTree(["obedient"], { ttlMs: 600, plan });
+  // Not shorter: what a machine that is busy with other tests takes away is no want of renewals.
+  const { log, supervised } = await runTree(["obedient"], { ttlMs: 1_500, plan });
   const first = supervised.deadlineMs;
-  await until(() => supervised.deadlineMs > first + 1_800);
+  await until(() => supervised.deadlineMs > first + 4_500);
   expect(log.alive).toEqual(log.pids);
   supervised.tell("lose");
   await supervised.ended();
