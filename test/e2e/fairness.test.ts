@@ -38,7 +38,8 @@ test("the others do not notice one who asks for 50 times its quota", { timeout: 
   expect(results.map(({ kind }) => kind)).toHaveLength(6);
   for (const { kind, askedPerSecond, servedPerSecond, rounds, cpu, failures } of results) {
     expect({ kind, failures }).toEqual({ kind, failures: [] });
-    expect(askedPerSecond).toBeGreaterThan(2 * QUOTA);
+    // Who is refused at a pace, and waits for it, cannot ask as often as it would like to.
+    expect(askedPerSecond).toBeGreaterThan(QUOTA);
     expect(servedPerSecond).toBeLessThan(8 * QUOTA); // one frame of 8,192 commands passes, with a debt of 40 s
     const fair = rounds.filter(({ quietP99, besideP99 }) => besideP99 <= 2 * quietP99 + OUTLIERS_MS);
     expect({ kind, rounds, fair: fair.length }).toMatchObject({ kind, fair: expect.toSatisfy((n) => n >= 2) });

@@ -20,7 +20,7 @@ export interface RequestInfo {
 
 /** For the audit log, with what it is about. */
 export interface AdministrativeAct {
-  readonly event: "force_release" | "backup" | "log_level" | "end_quiet";
+  readonly event: "force_release" | "backup" | "log_level";
   readonly [detail: string]: string | number | boolean;
 }
 

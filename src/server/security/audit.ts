@@ -10,7 +10,7 @@ import { AuditFile } from "./audit-file.js";
 
 /** What happened. No value may be a secret. */
 export interface AuditEvent {
-  readonly event: "unauthenticated" | "denied" | "force_release" | "backup" | "log_level" | "end_quiet" | "policy_read";
+  readonly event: "unauthenticated" | "denied" | "force_release" | "backup" | "log_level" | "policy_read";
   /** "": not known, or authentication is off. */
   readonly principal?: string;
   readonly address?: string;
