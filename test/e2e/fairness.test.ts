@@ -2,9 +2,10 @@
  * One principal asks for 50 times its quota, in every way there is, and four others that ask for half of theirs are served
  * as before: the benchmark of fairness, in short, with its server and its clients in processes of their own.
  *
- * The claim is that the 99th percentile of the others at most doubles. On a machine that does other things meanwhile both
- * sides of that have outliers, so a tenth of a second is added; where a server refuses at once it is half a second and
- * more, and a whole processor.
+ * Beside other tests it is asserted that nobody's request fails and that the noisy one gets no more than its quota. That the
+ * 99th percentile of the others at most doubles says something only where the processors do nothing else:
+ * `npm run test:fairness` asserts that too. Both sides of it have outliers, so a tenth of a second is added; where a server
+ * refuses at once it is half a second and more, and a whole processor.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -23,24 +24,32 @@ interface Result {
 }
 
 const QUOTA = 200;
+/** There is nothing else to do for this machine. */
+const ALONE = process.env.LEASEHOLD_FAIRNESS === "1";
 /** Of the machine, not of the noise. */
 const OUTLIERS_MS = 100;
 
 test("the others do not notice one who asks for 50 times its quota", { timeout: 300_000 }, async () => {
   const report = join(await temporaryFolder(), "report.json");
-  const bench = spawn(process.execPath, ["bench/fairness.mjs", "--rounds", "3", "--seconds", "1", "--json", report], {
-    cwd: root,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  const rounds = ALONE ? "3" : "1";
+  const bench = spawn(
+    process.execPath,
+    ["bench/fairness.mjs", "--rounds", rounds, "--seconds", "1", "--json", report],
+    {
+      cwd: root,
+      stdio: ["ignore", "ignore", "inherit"],
+    },
+  );
   onTestFinished(() => void bench.kill("SIGTERM"));
   expect(await once(bench, "exit")).toEqual([0, null]);
   const results = JSON.parse(readFileSync(report, "utf8")) as Result[];
   expect(results.map(({ kind }) => kind)).toHaveLength(6);
   for (const { kind, askedPerSecond, servedPerSecond, rounds, cpu, failures } of results) {
     expect({ kind, failures }).toEqual({ kind, failures: [] });
+    expect(servedPerSecond).toBeLessThan(8 * QUOTA); // one frame of 8,192 commands passes, with a debt of 40 s
+    if (!ALONE) continue;
     // Who is refused at a pace, and waits for it, cannot ask as often as it would like to.
     expect(askedPerSecond).toBeGreaterThan(QUOTA);
-    expect(servedPerSecond).toBeLessThan(8 * QUOTA); // one frame of 8,192 commands passes, with a debt of 40 s
     const fair = rounds.filter(({ quietP99, besideP99 }) => besideP99 <= 2 * quietP99 + OUTLIERS_MS);
     expect({ kind, rounds, fair: fair.length }).toMatchObject({ kind, fair: expect.toSatisfy((n) => n >= 2) });
     if (cpu.quiet !== null && cpu.noise !== null) expect(cpu.noise - cpu.quiet).toBeLessThan(0.6);
