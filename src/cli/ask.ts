@@ -3,13 +3,13 @@ import { createInterface } from "node:readline/promises";
 
 export const canAsk = (): boolean => process.stdin.isTTY === true && process.stderr.isTTY === true;
 
-/** The answer, without the spaces around it. ^D or ^C at the question is an empty one. */
-export async function ask(question: string): Promise<string> {
+/** The answer, without the spaces around it; null when there is none: ^D or ^C at the question. */
+export async function ask(question: string): Promise<string | null> {
   const questions = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await new Promise<string>((resolve) => {
+  const answer = await new Promise<string | null>((resolve) => {
     const none = () => {
       process.stderr.write("\n");
-      resolve("");
+      resolve(null);
     };
     questions.once("close", none);
     const answered = (text: string) => {
@@ -19,7 +19,7 @@ export async function ask(question: string): Promise<string> {
     questions.question(question).then(answered, () => {});
   });
   questions.close();
-  return answer.trim();
+  return answer === null ? null : answer.trim();
 }
 
-export const isYes = (answer: string): boolean => /^y(es)?$/i.test(answer);
+export const isYes = (answer: string | null): boolean => /^y(es)?$/i.test(answer ?? "");

@@ -141,7 +141,9 @@ async function planned(backup: ReadBackup, options: RestoreOptions): Promise<Res
       "\nWhoever was granted a lock before may believe in it until its lease runs out. Unless all clients are stopped,\n" +
         `nothing is granted until the longest lease, ${duration(longestMs)}, has passed.\n`,
     );
-    stopped = isYes(await ask("Are all clients stopped that were running before? [y/N] "));
+    const answer = await ask("Are all clients stopped that were running before? [y/N] ");
+    if (answer === null) return null;
+    stopped = isYes(answer);
   }
   const when = stopped ? "grant locks at once" : `grant nothing for ${duration(longestMs)}`;
   const question = `\nRestore into level:${options.store}, go on at token ${lastToken + advanceTokens + 1} and ${when}? [y/N] `;
@@ -150,13 +152,15 @@ async function planned(backup: ReadBackup, options: RestoreOptions): Promise<Res
 }
 
 /** At least a billion, and more than can be granted in that time; one digit and zeros. */
-export function suggestion(ageMs: number): number {
+function suggestion(ageMs: number): number {
   const most = Math.max(SUGGESTED_MIN, (ageMs / 1_000) * GRANTS_PER_SECOND);
   const unit = 10 ** Math.floor(Math.log10(most));
   return Math.ceil(most / unit) * unit;
 }
 
-function numberOf(answer: string, suggested: number): number | undefined {
+/** Undefined: no answer, or no number. */
+function numberOf(answer: string | null, suggested: number): number | undefined {
+  if (answer === null) return undefined;
   if (answer === "") return suggested;
   const value = Number(answer.replace(/[,_ ]/g, ""));
   return Number.isSafeInteger(value) && value > 0 ? value : undefined;

@@ -48,8 +48,8 @@ test("the others do not notice one who asks for 50 times its quota", { timeout: 
     expect({ kind, failures }).toEqual({ kind, failures: [] });
     expect(servedPerSecond).toBeLessThan(8 * QUOTA); // one frame of 8,192 commands passes, with a debt of 40 s
     if (!ALONE) continue;
-    // Who is refused at a pace, and waits for it, cannot ask as often as it would like to.
-    expect(askedPerSecond).toBeGreaterThan(QUOTA);
+    // Who is refused at a pace, and waits for it, cannot ask as often as it would like to; but it uses its quota up.
+    expect(askedPerSecond).toBeGreaterThan(0.9 * QUOTA);
     const fair = rounds.filter(({ quietP99, besideP99 }) => besideP99 <= 2 * quietP99 + OUTLIERS_MS);
     expect({ kind, rounds, fair: fair.length }).toMatchObject({ kind, fair: expect.toSatisfy((n) => n >= 2) });
     if (cpu.quiet !== null && cpu.noise !== null) expect(cpu.noise - cpu.quiet).toBeLessThan(0.6);
