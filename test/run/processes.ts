@@ -20,12 +20,17 @@ const read = (path: string): string | undefined => {
   }
 };
 
-/** Undefined: dead, whether or not anybody has waited for it. */
+/** Where /proc/PID/stat has the size of the address space, counted from the state on. */
+const MEMORY = 20;
+
+/** Undefined: dead, whether or not anybody has waited for it, and whether or not the kernel has put everything away. */
 export function seen(pid: number): Seen | undefined {
   const text = read(`/proc/${pid}/stat`);
   if (text === undefined) return undefined;
-  const [state = "", parent, group, session] = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  if (state === "Z" || state === "X") return undefined;
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const [state = "", parent, group, session] = fields;
+  // Without memory it executes nothing any more: it was killed, and is on its way to be a zombie.
+  if (state === "Z" || state === "X" || fields[MEMORY] === "0") return undefined;
   const commandLine = read(`/proc/${pid}/cmdline`) ?? "";
   return { pid, state, parent: Number(parent), group: Number(group), session: Number(session), commandLine };
 }
