@@ -5,6 +5,17 @@ import type { World } from "./world.js";
 
 export const hold = async (world: World, name = "a") => (await world.connect()).acquire(name);
 export const pair = async (world: World) => (await hold(world)).release();
+/** One behind the other, so that each is a record or two. */
+export const manyPairs = async (world: World) => {
+  const client = await world.connect();
+  for (let i = 0; i < 60; i++) await (await client.acquire("a")).release();
+};
+/** Grants that take 200,000 bytes. */
+export const large = async (world: World) => {
+  const client = await world.connect();
+  const metadata = "x".repeat(4_000);
+  await Promise.all(Array.from({ length: 50 }, (_, i) => client.acquire(`large/${i}`, { metadata })));
+};
 export const wait = async (world: World, name = "a") => {
   await hold(world, name);
   (await world.connect()).acquire(name, { wait: "20s" }).catch(() => undefined);

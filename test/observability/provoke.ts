@@ -6,7 +6,19 @@ import { onTestFinished } from "vitest";
 import { encode, v1 } from "../../src/client/wire/index.js";
 import { version } from "../../src/server/version.js";
 import { until } from "../e2e/support.js";
-import { block, deadlock, halt, hold, lease, pair, wait, watch, watchWithoutReading } from "./acts.js";
+import {
+  block,
+  deadlock,
+  halt,
+  hold,
+  large,
+  lease,
+  manyPairs,
+  pair,
+  wait,
+  watch,
+  watchWithoutReading,
+} from "./acts.js";
 import { restored } from "./restored.js";
 import { authenticating, encrypting, issue, newToken, World } from "./world.js";
 
@@ -22,7 +34,10 @@ export interface Provocation {
 
 const is = (value: number) => (before: number | undefined, after: number | undefined) =>
   before !== value && after === value;
-const changed = (before: number | undefined, after: number | undefined) => before !== after;
+const byMoreThan =
+  (least: number) =>
+  (before = 0, after = 0) =>
+    after - before > least;
 const appeared = (before: number | undefined, after: number | undefined) => before === undefined && after !== undefined;
 
 /** By metric. */
@@ -270,9 +285,10 @@ export const provocations: Readonly<Record<string, readonly Provocation[]>> = {
       },
     },
   ],
-  leasehold_journal_log_bytes: [{ series: "", moved: changed, act: pair }],
-  leasehold_journal_checkpoint_lag_records: [{ series: "", moved: changed, act: pair }],
-  leasehold_journal_written_bytes_total: [{ series: "", act: pair }],
+  // An idle server writes as well, but not that much.
+  leasehold_journal_log_bytes: [{ series: "", moved: byMoreThan(100_000), act: large }],
+  leasehold_journal_checkpoint_lag_records: [{ series: "", moved: byMoreThan(40), act: manyPairs }],
+  leasehold_journal_written_bytes_total: [{ series: "", moved: byMoreThan(100_000), act: large }],
   leasehold_leader: [
     {
       series: "",
@@ -345,8 +361,9 @@ export const provocations: Readonly<Record<string, readonly Provocation[]>> = {
     },
     {
       series: '{limit="openFiles"}',
+      moved: (before = 0, after = 0) => after > 1.5 * before,
       act: async (w) => {
-        const files = Array.from({ length: 50 }, () => openSync("/dev/null", "r"));
+        const files = Array.from({ length: 300 }, () => openSync("/dev/null", "r"));
         onTestFinished(() => {
           for (const file of files) closeSync(file);
         });
