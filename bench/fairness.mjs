@@ -115,6 +115,7 @@ async function measure(kind, quiet, noisy) {
   const cpu = { quiet: [], noise: [] };
   const measured = { quiet: [], noise: [], rounds: [], failures: [], asked: 0, served: 0, refused: 0, ended: 0 };
   let noiseSeconds = 0;
+  const startedAt = performance.now();
   for (let round = 0; round < rounds; round++) {
     const without = await windowOf(quiet);
     const told = noisy.answer();
@@ -133,9 +134,12 @@ async function measure(kind, quiet, noisy) {
     measured.rounds.push({ quietP99: percentile(without.ms, 99), besideP99: percentile(beside.ms, 99) });
     await delay(SETTLE_MS / 3); // what the noise has left behind
   }
+  const wallSeconds = (performance.now() - startedAt) / 1_000;
   const percentiles = (of) => ({ p50: percentile(of, 50), p99: percentile(of, 99), max: percentile(of, 100) });
   return {
     kind,
+    served: measured.served,
+    wallSeconds,
     askedPerSecond: measured.asked / noiseSeconds,
     servedPerSecond: measured.served / noiseSeconds,
     refusedPerSecond: measured.refused / noiseSeconds,

@@ -19,6 +19,7 @@ const history = openSync(file, "a");
 const client = recordHistory(await connect(address, { ttl, wait: "4s", timeout: "10s" }), (event) => {
   writeSync(history, `${JSON.stringify(event)}\n`);
   if (event.op === "acquire" && event.type === "ok") process.send("granted");
+  if (event.op === "refresh" && event.type === "fail") process.send("lost");
 });
 client.on("warning", () => undefined);
 
