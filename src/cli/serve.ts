@@ -32,7 +32,7 @@ export function registerServe(program: Command): void {
   }
   command
     .option("--config <file>", "A YAML file with options: `listen: …`, below `limits:` those of the limits.")
-    .option("--check-config", "Print the configuration that would be used, and exit.")
+    .option("--check-config", "Read the files that are named, print the configuration that would be used, and exit.")
     .addHelpText(
       "after",
       "\nEvery option is also an environment variable (--log-level is LEASEHOLD_LOG_LEVEL) and a key of the\n" +
@@ -48,6 +48,7 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const { config, warnings } = result;
   if (flags.checkConfig === true) {
     for (const warning of warnings) process.stderr.write(`${warning}\n`);
+    await checkFilesOf(config);
     print(formatConfig(config));
     return;
   }
@@ -56,6 +57,18 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const { startServer } = await import("../server/server.js");
   process.exit(await runServer(config, log, startServer));
 }
+
+async function checkFilesOf(config: ServerConfig): Promise<void> {
+  const { checkFiles } = await import("../server/security/security.js");
+  try {
+    await checkFiles(config);
+  } catch (error) {
+    if (isUnusableFile(error)) throw new CliError(error.message, exitCode.config);
+    throw error;
+  }
+}
+
+const isUnusableFile = (error: unknown): error is Error => error instanceof Error && error.name === "UnusableFileError";
 
 /** Returns the exit code. */
 async function runServer(config: ServerConfig, log: Logger, start: StartServer): Promise<number> {
@@ -74,7 +87,7 @@ async function runServer(config: ServerConfig, log: Logger, start: StartServer):
     const line = forOperators(error);
     if (line === undefined) log.fatal({ err: error }, "cannot start");
     else log.fatal(`cannot start: ${line}`);
-    return error instanceof Error && error.name === "UnusableFileError" ? exitCode.config : exitCode.internal;
+    return isUnusableFile(error) ? exitCode.config : exitCode.internal;
   }
   reload = () => {
     log.info("SIGHUP: reading the files of certificates, tokens, keys and policy again");

@@ -185,7 +185,9 @@ describeWithServices("commands and their credentials", ["openssl"], () => {
       const { code, stderr } = await leasehold(["serve", "--check-config", ...listen, ...flags]);
       return { code, stderr };
     };
-    const tokens = ["--auth-tokens", "tokens"];
+    const tokensFile = join(await temporaryFolder(), "tokens");
+    writeFileSync(tokensFile, "");
+    const tokens = ["--auth-tokens", tokensFile];
     const both = "0.0.0.0:7420 and 0.0.0.0:7421 can be reached from other machines, and";
     const permitted = "that is permitted by insecure\n";
     expect(await warnings("--insecure")).toEqual({
@@ -203,5 +205,23 @@ describeWithServices("commands and their credentials", ["openssl"], () => {
     });
     expect(await warnings(...tokens)).toMatchObject({ code: 78 });
     expect(await warnings(...tokens, ...encrypted())).toEqual({ code: 0, stderr: "" });
+  });
+
+  it("serve --check-config reads the files that are named, and says what is wrong with them", async () => {
+    const folder = await temporaryFolder();
+    const policy = join(folder, "policy.yaml");
+    const known = [...encrypted(), "--tls-client-auth", "optional", "--tls-client-ca", authority.certFile];
+    const check = (...flags: string[]) => leasehold(["serve", "--check-config", ...known, ...flags]);
+    writeFileSync(policy, "rules:\n  - {principal: '*', prefix: '', verbs: [acquire]}\n");
+    expect(await check("--policy", policy)).toMatchObject({ code: 0, stderr: "" });
+    writeFileSync(policy, "rules:\n  - {principal: '*', prefix: '', verbs: [aquire]}\n");
+    expect(await check("--policy", policy)).toEqual({
+      code: 78,
+      stdout: "",
+      stderr: expect.stringMatching(/^policy: ".*policy.yaml": line 2: .*\n$/),
+    });
+    expect(await check("--auth-tokens", join(folder, "none"))).toMatchObject({
+      ...{ code: 78, stdout: "", stderr: expect.stringContaining("(ENOENT)") },
+    });
   });
 });

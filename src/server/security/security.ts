@@ -80,6 +80,16 @@ export class Security {
   }
 }
 
+/** Reads all files that a configuration names, and lets go of them. Rejects with an `UnusableFileError`. */
+export async function checkFiles(config: ServerConfig): Promise<void> {
+  const security = new Security({ ...config, auditLog: "none" });
+  try {
+    await security.load();
+  } finally {
+    await security.stop();
+  }
+}
+
 function allowanceOf({ limits }: ServerConfig): Allowance {
   return {
     leases: limits.principalLeasesMax,
