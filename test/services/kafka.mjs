@@ -8,8 +8,10 @@
  *   client first asks for it, always with four partitions. Metadata, listing topics, and reading offsets do work.
  * - Transactions are accepted in part and mean nothing: what was aborted is seen by a consumer of committed messages.
  *   An idempotent producer of kafkajs does not connect (it asks a controller, of which the mock has none).
- * - Its own pace: a group's first assignment takes 3 s, each later one 5 s, also after everybody has left. A consumer
- *   that shall leave quickly needs a small `maxWaitTimeInMs`.
+ * - Its own pace: a group's first assignment takes 3 s, each later one a second less than the session timeout, also after
+ *   everybody has left. A consumer that shall leave quickly needs a small `maxWaitTimeInMs`.
+ * - Groups of several members whose leader is quick: once it has the assignment, it answers INVALID_REQUEST to members
+ *   that ask for theirs later (rd_kafka_mock_cgrp.c). The leader must assign after the others have asked.
  * - Timestamps: a produce request is answered with a made-up one.
  * - Clients that insist on a recent protocol: `@platformatic/kafka` does not connect, since its first request has a
  *   version (ApiVersions 3) that the mock refuses, and it does not try an older one as others do.

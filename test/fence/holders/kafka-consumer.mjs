@@ -22,7 +22,7 @@ async function handle({ message }, context) {
 }
 
 const kafka = new Kafka({ brokers, logLevel: logLevel.NOTHING });
-const consumer = kafka.consumer({ groupId: topic, maxWaitTimeInMs: 10, sessionTimeout: 6_000 });
+const consumer = kafka.consumer({ groupId: topic, maxWaitTimeInMs: 10, heartbeatInterval: 100, sessionTimeout: 3_000 });
 await consumer.connect();
 await consumer.subscribe({ topics: [topic], fromBeginning: true });
 await kafkajsConsumer(consumer, handle, { highWater: postgresHighWater(pool, { consumer: topic }), onGap: "skip" });
