@@ -60,10 +60,11 @@ export class WatchEndpoint {
     if ("reason" in wanted) return this.refuse(pipe, wanted);
     const denied = identity.permits(demandOf(wanted.target));
     if (denied !== null) return this.refuse(pipe, failureOf(denied));
-    const giveBack = this.shares.take(identity.principal.name);
+    const { name } = identity.principal;
+    const giveBack = this.shares.take(name);
     if ("reason" in giveBack) return this.refuse(pipe, giveBack);
     const output = new EncodedOutput(this.context, pipe);
-    const watcher = this.context.watch.watch(wanted.target, wanted.start, output);
+    const watcher = this.context.watch.watch(wanted.target, wanted.start, output, name);
     if ("reason" in watcher) {
       giveBack();
       return this.refuse(pipe, watcher);

@@ -10,8 +10,7 @@
  * can come back, and objects that live for seconds are what a garbage collector pays for: with a history for nobody each
  * grant cost a server twice the CPU time.
  *
- * In a short time only a few watchers write. When there is something for more of them, they write one after the other, and
- * each then has what several batches brought: hundreds of watchers of everything cost no more than some dozens.
+ * In a short time only a few of those that have something write (`write-turns.ts`).
  *
  * Watchers that are catching up take turns, a few small steps in each turn of the event loop, so that after a restart,
  * when all of them come back and want the state, grants go on meanwhile.
@@ -24,12 +23,10 @@ import { isWatched } from "./entry.js";
 import { History } from "./history.js";
 import { Subscriber, type WatcherHost, type WatchOutput, type WatchStart } from "./subscriber.js";
 import { TargetIndex, type WatchTarget } from "./targets.js";
+import { WriteTurns } from "./write-turns.js";
 
 /** Pages and slices in one turn of the event loop. */
 const STEPS_PER_TURN = 4;
-/** Watchers that write in so many ms: to write costs far more than to queue an event. */
-const FLUSHES_MAX = 16;
-const FLUSH_MS = 5;
 /** How often a quiet watcher is told its position, in steps over which the watchers are spread. */
 const BEAT_STEP_MS = 250;
 const BEAT_STEPS = 20;
@@ -53,14 +50,11 @@ export class WatchHub implements WatcherHost {
   readonly #watchers = new Set<Subscriber>();
   readonly #index = new TargetIndex<Subscriber>();
   #told = 0;
-  /** They have something from the batch that is being told. */
-  readonly #touched = new Set<Subscriber>();
+  /** Of those that have something to write. */
+  readonly #writes: WriteTurns;
   /** They wait for a turn. */
   readonly #wanting = new Set<Subscriber>();
   #turnScheduled = false;
-  #flushesLeft = FLUSHES_MAX;
-  /** Not null while `#flushesLeft` has to be filled again. */
-  #endFlushes: (() => void) | null = null;
   #beats = 0;
   /** Since the last watcher has left. */
   #quietBeats = 0;
@@ -70,6 +64,7 @@ export class WatchHub implements WatcherHost {
   constructor(options: WatchHubOptions) {
     const { watchHistoryEventsMax, watchHistoryBytesMax, watcherQueueEventsMax } = options.limits;
     this.#options = options;
+    this.#writes = new WriteTurns(options.turns);
     this.history = new History(watchHistoryEventsMax, watchHistoryBytesMax);
     this.queueEventsMax = watcherQueueEventsMax;
   }
@@ -83,13 +78,16 @@ export class WatchHub implements WatcherHost {
     return this.#told;
   }
 
-  /** Begins a watch. Returns why not when there are too many; then nothing is written to `output`. */
-  watch(target: WatchTarget, start: WatchStart, output: WatchOutput): Subscriber | RouteFailure {
+  /**
+   * Begins a watch of this principal; "": nobody is asked who he is. Returns why not when there are too many; then nothing
+   * is written to `output`.
+   */
+  watch(target: WatchTarget, start: WatchStart, output: WatchOutput, principal = ""): Subscriber | RouteFailure {
     const { watchersMax } = this.#options.limits;
     if (this.#watchers.size >= watchersMax) {
       return { reason: "LIMIT", message: `more than ${watchersMax} watches are open`, retryAfterMs: 1_000 };
     }
-    const subscriber = new Subscriber(target, this, output);
+    const subscriber = new Subscriber(target, principal, this, output);
     this.#watchers.add(subscriber);
     if (this.#endBeats === null) this.#keepHistory();
     subscriber.start(start);
@@ -113,7 +111,7 @@ export class WatchHub implements WatcherHost {
   /** All events up to this timestamp have been told. */
   tellTo(timestamp: number): void {
     this.#told = timestamp;
-    this.#flush();
+    this.#writes.take();
     if (this.#wanting.size > 0) this.#scheduleTurn();
   }
 
@@ -144,12 +142,12 @@ export class WatchHub implements WatcherHost {
 
   unlisten(subscriber: Subscriber): void {
     this.#index.delete(subscriber);
-    this.#touched.delete(subscriber);
+    this.#writes.delete(subscriber);
     this.#wanting.delete(subscriber);
   }
 
   touched(subscriber: Subscriber): void {
-    this.#touched.add(subscriber);
+    this.#writes.add(subscriber);
   }
 
   lagged(): void {
@@ -168,33 +166,10 @@ export class WatchHub implements WatcherHost {
 
   /** Drops the history; it begins anew with the next watcher. */
   close(): void {
-    this.#stopFlushes();
+    this.#writes.stop();
     this.#endBeats?.();
     this.#endBeats = null;
     this.history.restart(this.#told);
-  }
-
-  /** Has those that were touched write, in that order, as far as that may be just now; the others soon. */
-  #flush(): void {
-    for (const subscriber of this.#touched) {
-      if (this.#flushesLeft === 0) break;
-      this.#flushesLeft--;
-      this.#touched.delete(subscriber);
-      subscriber.flush();
-    }
-    if (this.#flushesLeft < FLUSHES_MAX) this.#endFlushes ??= this.#options.turns.every(FLUSH_MS, () => this.#refill());
-  }
-
-  #refill(): void {
-    const idle = this.#flushesLeft === FLUSHES_MAX;
-    this.#flushesLeft = FLUSHES_MAX;
-    if (idle) this.#stopFlushes();
-    else this.#flush();
-  }
-
-  #stopFlushes(): void {
-    this.#endFlushes?.();
-    this.#endFlushes = null;
   }
 
   #scheduleTurn(): void {

@@ -81,6 +81,7 @@ interface Page {
 
 export class Subscriber {
   readonly target: WatchTarget;
+  readonly principal: string;
   readonly #host: WatcherHost;
   readonly #output: WatchOutput;
   #phase: Phase = "starting";
@@ -101,8 +102,9 @@ export class Subscriber {
   /** listing: waits for its place. */
   #page: Page | null = null;
 
-  constructor(target: WatchTarget, host: WatcherHost, output: WatchOutput) {
+  constructor(target: WatchTarget, principal: string, host: WatcherHost, output: WatchOutput) {
     this.target = target;
+    this.principal = principal;
     this.#host = host;
     this.#output = output;
   }

@@ -61,7 +61,7 @@ export const events: ApiRoute = (context, { query, http, response, identity }) =
   if (context.streams.full) return failed(limit);
 
   const stream = new EventStream(response, context);
-  const watcher = context.watch.watch(target, { after, fromNow: after === 0 }, stream);
+  const watcher = context.watch.watch(target, { after, fromNow: after === 0 }, stream, identity.principal.name);
   if ("reason" in watcher) return failed(watcher);
   stream.begin(
     watcher,
