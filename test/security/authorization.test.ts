@@ -253,6 +253,24 @@ describe("a quota", () => {
     await until(async () => (await session.reasons({ tick: { count: 1 } }))[0] === "OK", 10_000, "time has passed");
   });
 
+  it("of requests pays for connections, too", async () => {
+    // A connection is four requests.
+    const quota = "{ principal: token/ci, requestsPerSecond: 100, requestsBurst: 10 }";
+    const { client, server } = await start(`${RULES}quotas: [${quota}]\n`);
+    const describe = { name: mine };
+    const clients = [client, ...Array.from({ length: 59 }, () => connection(server.address, {}))];
+    onTestFinished(() => clients.forEach((one) => void one.close()));
+    const startedMs = performance.now();
+    let [served, lastMs] = [0, startedMs];
+    const call = async (by: Client) => {
+      const answer = await ask(by, "ci", "LockService/DescribeLock", v1.DescribeLockRequest, describe);
+      if (answer === "DENIED") [served, lastMs] = [served + 1, performance.now()];
+    };
+    await Promise.all(clients.map(call));
+    expect(served).toBeGreaterThan(0);
+    expect(served * 4).toBeLessThanOrEqual(10 + 0.1 * (lastMs - startedMs));
+  });
+
   it("of locks, leases and waiters refuses one more, until one is given back", async () => {
     const { client } = await start(
       `${RULES}  - { principal: token/none, prefix: "", verbs: [acquire] }

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { RequestRate } from "../../src/server/security/rate.js";
+import { connectionRequests, RequestRate } from "../../src/server/security/rate.js";
 import { randomOf } from "../fuzz/mutate.js";
 
 it("gives the burst at once, then the rate, and says exactly when there is more", () => {
@@ -32,6 +32,10 @@ it("follows a rate and a burst that have changed", () => {
   const rate = new RequestRate(100, 0);
   expect(rate.take(6, 10, 5, 0)).toBe(0); // 100 are cut to 5, which is full
   expect(rate.take(1, 10, 5, 0)).toBe(200);
+});
+
+it("counts a new connection as up to eight requests, and where the rate is low as one", () => {
+  expect([1, 25, 49, 50, 100, 199, 200, 1e6].map(connectionRequests)).toEqual([1, 1, 1, 2, 4, 7, 8, 8]);
 });
 
 const SEED = Number(process.env.LEASEHOLD_SEED ?? Math.floor(Math.random() * 2 ** 31));

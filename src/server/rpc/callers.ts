@@ -48,17 +48,28 @@ export function identify(access: Access, peer: Peer, then: (who: Identity | Wire
   else then(answer);
 }
 
+/** Those by which somebody has called who is known. */
+const knownConnections = new WeakSet<object>();
+
+/** Whose a connection is, is known by the first call that comes by it. */
+function isFirst(call: AnyCall): boolean {
+  const connection = connectionOf(call);
+  if (connection === undefined || knownConnections.has(connection)) return false;
+  knownConnections.add(connection);
+  return true;
+}
+
 /** Takes a call, or a stream, out of the quota of whoever makes it; when that is used up it is told so later. */
 export function admit(
   who: Identity | WireFailure,
-  call: { once(event: "cancelled", listener: () => void): unknown },
+  call: AnyCall & { once(event: "cancelled", listener: () => void): unknown },
   then: (identity: Identity, failure: WireFailure | null) => void,
 ): void {
   if (!isIdentity(who)) {
     then(nobody, who); // and may do nothing
     return;
   }
-  const failure = who.charge(1, "call");
+  const failure = who.charge(1, isFirst(call) ? "connection" : "call");
   const holdMs = failure?.holdMs ?? 0;
   if (holdMs === 0) then(who, failure);
   else {

@@ -1,12 +1,12 @@
 /** Who may do what, as the composition root uses it: credentials, then the policy, then the quota; and what is told of it. */
 import type { Principal, Refusal } from "../core/types.js";
 import type { WireFailure } from "../rpc/errors.js";
-import type { Access, Demand, Identity, Peer, TooMany } from "./access.js";
+import type { Access, Charged, Demand, Identity, Peer, TooMany } from "./access.js";
 import type { AuditLog } from "./audit.js";
 import type { Authenticated, Authenticator } from "./authenticator.js";
 import { type AuthFailure, withdrawn } from "./failures.js";
 import type { Permissions, Policy } from "./policy.js";
-import { RequestRate } from "./rate.js";
+import { connectionRequests, RequestRate } from "./rate.js";
 import { RefusalPace } from "./refusals.js";
 import { whenWithdrawn } from "./withdrawal.js";
 
@@ -104,9 +104,10 @@ export class AccessControl implements Access {
     return { kind: "refused", reason: "DENIED", message: `${account.name} may not ${verb} ${subjectOf(demand)}` };
   }
 
-  #charge(account: Account, requests: number, by: "call" | "frame" = "call"): TooMany | null {
+  #charge(account: Account, asked: number, by: Charged = "call"): TooMany | null {
     const { requestsPerSecond, requestsBurst } = account.permissions.allowance;
     if (requestsPerSecond === 0) return null;
+    const requests = by === "connection" ? asked * connectionRequests(requestsPerSecond) : asked;
     const nowMs = this.#options.monotonicMs();
     const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, nowMs);
     if (waitMs === 0) return null;
@@ -114,7 +115,7 @@ export class AccessControl implements Access {
     if (by === "frame") {
       return { reason: "LIMIT", message, retryAfterMs: waitMs, holdMs: account.refusals.frame(requests, nowMs) };
     }
-    const holdMs = account.refusals.call(nowMs);
+    const holdMs = account.refusals.call(requests, nowMs);
     return { reason: "LIMIT", message, retryAfterMs: Math.max(1, waitMs - holdMs), holdMs }; // told after that
   }
 }

@@ -47,6 +47,9 @@ export interface TooMany extends RouteFailure {
   readonly holdMs?: number;
 }
 
+/** What requests come in. */
+export type Charged = "call" | "frame" | "connection";
+
 /** Somebody who has been authenticated. */
 export interface Identity {
   /** With the quota that it has now. */
@@ -55,9 +58,9 @@ export interface Identity {
   permits(demand: Demand): Refusal | null;
   /**
    * Takes that many requests out of its quota. Null: they may be made; else nothing was taken. `by`: what they came in,
-   * by default a call.
+   * by default a call; "connection": the first call by it, which costs more.
    */
-  charge(requests: number, by?: "call" | "frame"): TooMany | null;
+  charge(requests: number, by?: Charged): TooMany | null;
   /**
    * Calls back, at most once, when the credentials have run out or were withdrawn: whatever is open then ends with this
    * failure. Returns how to stop listening.

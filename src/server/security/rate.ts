@@ -9,6 +9,16 @@
 /** Sums of fractions are a little off. */
 const ROUNDING = 1e-6;
 
+/** A new connection costs a server as much as so many calls or more; measured with `npm run bench:fairness`. */
+const CONNECTION_REQUESTS_MAX = 8;
+/** So many in a second harm nobody. */
+const CONNECTIONS_PER_SECOND_FREE = 25;
+
+/** As how many requests a new connection counts: where the rate is low, as no more than its first call does. */
+export function connectionRequests(perSecond: number): number {
+  return Math.max(1, Math.min(CONNECTION_REQUESTS_MAX, Math.floor(perSecond / CONNECTIONS_PER_SECOND_FREE)));
+}
+
 export class RequestRate {
   /** Below zero: a debt. */
   #left: number;

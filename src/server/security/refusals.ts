@@ -27,15 +27,15 @@ export class RefusalPace {
   #due: number[] = [];
   #first = 0;
 
-  /** After how many ms a call is to be refused. */
-  call(nowMs: number): number {
+  /** After how many ms a call is to be refused that costs as much as so many. */
+  call(calls: number, nowMs: number): number {
     while (this.#first < this.#due.length && (this.#due[this.#first] as number) <= nowMs) this.#first++;
     if (this.#first > HELD_MAX) {
       this.#due = this.#due.slice(this.#first);
       this.#first = 0;
     }
     if (this.#due.length - this.#first >= HELD_MAX) return 0;
-    const holdMs = this.#take(CALL_MS, nowMs);
+    const holdMs = this.#take(calls * CALL_MS, nowMs);
     this.#due.push(nowMs + holdMs);
     return holdMs;
   }
