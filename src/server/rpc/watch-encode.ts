@@ -30,10 +30,46 @@ const changes = { downgraded: 13, updated: 14, revoking: 15 } as const;
 
 const resetReasons = { start: 1, lagged: 2, forgotten: 3 } as const;
 
-/** One response. `position`: to continue from. */
-export function watchResponse(entries: readonly WatchEntry[], position: number, listBytesMax: number): Buffer {
-  const events = entries.map((entry) => ({ timestamp: entry.timestamp, ...body(entry, listBytesMax) }));
-  return encode(v1.WatchResponse, { events, timestamp: position });
+/** Events whose bytes are kept: a watcher that has to wait for its turn is behind by some hundreds. */
+const KEPT_MAX = 1_024;
+
+/**
+ * Makes responses. The bytes of an event are made once for all watchers: those of a response are those of its fields, one
+ * behind the other, so they can be put together from responses of one event each.
+ */
+export class WatchEncoder {
+  readonly #listBytesMax: number;
+  /** The oldest ones first. */
+  readonly #kept = new Map<LockEvent, Buffer>();
+
+  constructor(listBytesMax: number) {
+    this.#listBytesMax = listBytesMax;
+  }
+
+  /** `position`: to continue from. `shared`: others are told of the same events. */
+  response(entries: readonly WatchEntry[], position: number, shared: boolean): Buffer {
+    if (!shared)
+      return encode(v1.WatchResponse, { events: entries.map((one) => this.#event(one)), timestamp: position });
+    const parts = entries.map((entry) => (isEvent(entry) ? this.#shared(entry) : this.#alone(entry)));
+    return Buffer.concat([...parts, encode(v1.WatchResponse, { events: [], timestamp: position })]);
+  }
+
+  #shared(event: LockEvent): Buffer {
+    const kept = this.#kept.get(event);
+    if (kept !== undefined) return kept;
+    const bytes = this.#alone(event);
+    this.#kept.set(event, bytes);
+    if (this.#kept.size > KEPT_MAX) this.#kept.delete(this.#kept.keys().next().value as LockEvent);
+    return bytes;
+  }
+
+  #alone(entry: WatchEntry): Buffer {
+    return encode(v1.WatchResponse, { events: [this.#event(entry)], timestamp: 0 }); // which is not written
+  }
+
+  #event(entry: WatchEntry): Body {
+    return { timestamp: entry.timestamp, ...body(entry, this.#listBytesMax) };
+  }
 }
 
 function body(entry: WatchEntry, listBytesMax: number): Body {

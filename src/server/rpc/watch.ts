@@ -11,7 +11,7 @@ import { failureOf, internalFailure, type WireFailure } from "./errors.js";
 import type { RpcLimits } from "./limits.js";
 import type { RequestInfo } from "./request-log.js";
 import { Shares } from "./shares.js";
-import { watchResponse } from "./watch-encode.js";
+import { WatchEncoder } from "./watch-encode.js";
 
 /** Where the bytes of a watch go. */
 export interface WatchPipe {
@@ -44,8 +44,10 @@ const nothing: WatchInput = { drained: () => {}, close: () => {} };
 /** Watches of all carriers. */
 export class WatchEndpoint {
   private readonly shares: Shares;
+  private readonly encoder: WatchEncoder;
 
   constructor(private readonly context: WatchContext) {
+    this.encoder = new WatchEncoder(context.limits.listBytesMax);
     this.shares = new Shares("watches", context.limits.watchesPerPrincipalMax);
   }
 
@@ -63,7 +65,7 @@ export class WatchEndpoint {
     const { name } = identity.principal;
     const giveBack = this.shares.take(name);
     if ("reason" in giveBack) return this.refuse(pipe, giveBack);
-    const output = new EncodedOutput(this.context, pipe);
+    const output = new EncodedOutput(this.context, this.encoder, pipe);
     const watcher = this.context.watch.watch(wanted.target, wanted.start, output, name);
     if ("reason" in watcher) {
       giveBack();
@@ -139,12 +141,13 @@ class EncodedOutput implements WatchOutput {
 
   constructor(
     private readonly context: WatchContext,
+    private readonly encoder: WatchEncoder,
     private readonly pipe: WatchPipe,
   ) {}
 
   write(...[entries, position]: Parameters<WatchOutput["write"]>): boolean {
     try {
-      return this.pipe.write(watchResponse(entries, position, this.context.limits.listBytesMax));
+      return this.pipe.write(this.encoder.response(entries, position, this.context.watch.size > 1));
     } catch (error) {
       this.context.onBug(error);
       this.fail(internalFailure);
