@@ -10,7 +10,7 @@ const lock = {
   holdersTotal: 0,
   waiters: [],
   waitersTotal: 0,
-  reserved: "",
+  reserved: false,
   delayRemainingMs: 0,
 };
 
