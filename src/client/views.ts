@@ -62,7 +62,7 @@ export interface Waiter {
 
 /** The end of the chain from a waiter over holders that wait themselves. */
 export interface Blocker {
-  /** The lock at the end of the chain. */
+  /** The lock at the end of the chain. "(not shown)", and the owner, too: a policy keeps it from this client. */
   readonly lock: string;
   /** The hold there that is in the way; null: it is no hold. */
   readonly token: number | null;

@@ -38,6 +38,7 @@ class TestAccess implements Access {
         this.demands.push(demand);
         return demand.name.startsWith("x") || demand.verb === "admin" ? denied : null;
       },
+      sees: () => true,
       charge: (requests) => {
         if (requests > this.credit) return tooMuch;
         this.credit -= requests;

@@ -227,6 +227,82 @@ describe("a session", () => {
   });
 });
 
+describe("what an answer tells of other locks", () => {
+  const all = `${RULES}  - { principal: token/none, prefix: "", verbs: [acquire] }\n`;
+  const holder = { sessionLease: 1, mode: 1 };
+  const waits = { ...holder, waitMs: 60_000 };
+
+  /** A session that holds a lock. */
+  async function holding(client: Client, who: Name, name: string, owner: string) {
+    const session = new Session(client, who);
+    const [, result] = await session.send({ createLease: { ...lease, owner } }, { acquire: { name, ...holder } });
+    return { session, token: result?.acquire?.grant?.token as number };
+  }
+
+  /** Waits, and keeps what it holds. */
+  const waitFor = ({ session, token }: Awaited<ReturnType<typeof holding>>, name: string) =>
+    session.send({ acquire: { name, ...waits, heldTokens: [token] } });
+
+  /** Until so many wait for a lock. */
+  async function waiters(client: Client, name: string, count: number): Promise<void> {
+    const ops = new Session(client, "ops");
+    const total = async () => (await ops.send({ describeLock: { name } }))[0]?.describeLock?.waitersTotal;
+    await until(async () => (await total()) === count, 10_000, `${count} wait for ${name}`);
+  }
+
+  it("is the name of none that the caller may not see: whose wait is in the way", async () => {
+    const { client } = await start(all);
+    await holding(client, "none", other, "the secret project");
+    void waitFor(await holding(client, "none", mine, "anybody"), other);
+    await waiters(client, other, 1);
+    const ci = new Session(client, "ci");
+    void ci.send({ createLease: lease }, { acquire: { name: mine, ...waits } });
+    await waiters(client, mine, 1);
+
+    const bySession = async (who: Name) => {
+      const [result] = await new Session(client, who).send({ describeLock: { name: mine } });
+      return result?.describeLock?.waiters?.[0]?.blockedBy;
+    };
+    const byCall = async (who: Name): Promise<typeof view> => {
+      const bytes = encode(v1.DescribeLockRequest, { name: mine });
+      const path = "/leasehold.v1.LockService/DescribeLock";
+      const answer = await new Promise<Buffer>((resolve, reject) =>
+        client.makeUnaryRequest(path, raw, raw, bytes, headers(who), (error, value) =>
+          error ? reject(error) : resolve(value as Buffer),
+        ),
+      );
+      return decode(v1.DescribeLockResponse, answer).waiters[0]?.blockedBy;
+    };
+    const view = await bySession("ops");
+    expect(view).toMatchObject({ lock: other, owner: "the secret project", hops: 2 });
+    expect(await byCall("ops")).toEqual(view);
+    const withheld = { ...view, lock: "(not shown)", owner: "(not shown)" };
+    expect(await bySession("eyes")).toEqual(withheld);
+    expect(await byCall("eyes")).toEqual(withheld);
+  });
+
+  it("is the name of none that the caller may not see: who waits for whom in a deadlock", async () => {
+    const { client } = await start(all);
+    const first = await holding(client, "none", "ci/b", "one");
+    const second = await holding(client, "none", other, "two");
+    const third = await holding(client, "ci", mine, "three");
+    void waitFor(first, other);
+    await waiters(client, other, 1);
+    void waitFor(second, mine);
+    await waiters(client, mine, 1);
+    const [refused] = await waitFor(third, "ci/b");
+    expect(refused?.failure?.reason).toBe("DEADLOCK");
+    const knot = refused?.failure?.knot?.map(({ owner, waitsFor, holds }) => ({ owner, waitsFor, holds }));
+    expect(knot).toEqual([
+      { owner: "one", waitsFor: ["(not shown)"], holds: ["ci/b"] },
+      { owner: "two", waitsFor: [mine], holds: ["(not shown)"] },
+      { owner: "three", waitsFor: ["ci/b"], holds: [mine] },
+    ]);
+    expect(refused?.failure?.message).toContain('(one) waits for "(not shown)" and keeps "ci/b"');
+    expect(JSON.stringify(refused)).not.toContain(other);
+  });
+});
+
 describe("a quota", () => {
   it("of requests refuses what is too much with the time to wait, by calls and by sessions, and of nobody else", async () => {
     const { client } = await start(

@@ -53,12 +53,17 @@ export function refuse(state: State, fx: Effects, knot: readonly Ticket[], nowMs
 /** Tells of the knot, and what its youngest wait is answered. */
 export function deadlocked(fx: Effects, knot: readonly Ticket[]): Refusal {
   const waits = knot.map((ticket) => viewWait(ticket, knot));
-  const text = waits.map(({ ticketId, owner, waitsFor, holds }) => {
+  fx.events.push({ kind: "deadlock", knot: waits });
+  return { kind: "refused", reason: "DEADLOCK", message: knotText(waits), knot: waits };
+}
+
+/** A knot for people. */
+export function knotText(knot: readonly KnotWait[]): string {
+  const text = knot.map(({ ticketId, owner, waitsFor, holds }) => {
     const held = holds.length > 0 ? ` and keeps ${names(holds)}` : "";
     return `${ticketId}${owner && ` (${owner})`} waits for ${names(waitsFor)}${held}`;
   });
-  fx.events.push({ kind: "deadlock", knot: waits });
-  return { kind: "refused", reason: "DEADLOCK", message: `this wait would never end: ${text.join("; ")}`, knot: waits };
+  return `this wait would never end: ${text.join("; ")}`;
 }
 
 const names = (locks: readonly string[]): string => locks.map((name) => JSON.stringify(name)).join(" and ");

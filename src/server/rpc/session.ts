@@ -16,6 +16,7 @@
  */
 import type { CoreLimits, Outcome, Reply } from "../core/types.js";
 import { everybody, type Identity } from "../security/access.js";
+import { withhold } from "../security/withhold.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClientClocks, SessionClock } from "../skew/client-clocks.js";
 import type { ServerTracing } from "../tracing/tracing.js";
@@ -237,7 +238,7 @@ export class SessionStream implements SessionInput, LiveRoute {
       case "outcome":
         outbox.clockAhead(reply.clockAheadBy);
         if (this.phase === "attaching") this.attached(reply.outcome);
-        else this.result(reply.seq, reply.outcome);
+        else this.result(reply.seq, withhold(reply.outcome, this.identity));
         return;
       case "processed":
         outbox.clockAhead(reply.clockAheadBy);

@@ -9,7 +9,8 @@
 import type { MethodDefinition, ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import { WireError } from "@leasehold/client/wire";
 import type { ForceRelease, Outcome, Reply, Request } from "../core/types.js";
-import { type Access, type Identity, isIdentity, type Peer } from "../security/access.js";
+import { type Access, type Identity, isIdentity, nobody, type Peer } from "../security/access.js";
+import { withhold } from "../security/withhold.js";
 import type { CommandSink, LiveRoute, RouteFailure } from "../sequencer/routes.js";
 import type { ClockReading } from "../skew/client-clocks.js";
 import type { RequestTrace, ServerTracing } from "../tracing/tracing.js";
@@ -127,7 +128,7 @@ class UnaryCall implements LiveRoute {
   private token: number | null = null;
   private clock: ClockReading | undefined;
   private trace: RequestTrace | null = null;
-  private principal = "";
+  private identity = nobody;
   private act: AdministrativeAct | undefined;
   private readonly startedMs = performance.now();
 
@@ -161,7 +162,7 @@ class UnaryCall implements LiveRoute {
       return { reason: "LIMIT", message, retryAfterMs: 0 };
     }
     const { method } = this;
-    this.principal = identity.principal.name;
+    this.identity = identity;
     try {
       return "answer" in method ? this.answerLocally(method, identity, bytes) : this.hand(method, identity, bytes);
     } catch (error) {
@@ -204,7 +205,7 @@ class UnaryCall implements LiveRoute {
 
   deliver(reply: Reply, timestamp: number): void {
     if (reply.kind !== "outcome") return;
-    const { outcome } = reply;
+    const outcome = withhold(reply.outcome, this.identity);
     if (this.state !== "pending") {
       // The client has gone, or was told otherwise.
       if (outcome.kind === "grant") this.takeBack(firstGrant(outcome).token);
@@ -229,8 +230,8 @@ class UnaryCall implements LiveRoute {
 
   private encode(outcome: Outcome, timestamp: number, clockAheadBy: number): Buffer {
     const { method, request } = this;
-    const bytes =
-      request && "write" in method ? method.write(outcome, timestamp, clockAheadBy, request, this.principal) : null;
+    const { name } = this.identity.principal;
+    const bytes = request && "write" in method ? method.write(outcome, timestamp, clockAheadBy, request, name) : null;
     if (bytes === null) throw new Error(`${method.path} was answered with the outcome ${outcome.kind}`);
     return bytes;
   }
@@ -274,7 +275,7 @@ class UnaryCall implements LiveRoute {
 
   private get info(): RequestInfo {
     const { requestId, address } = this.peer;
-    return { requestId, path: this.method.path, principal: this.principal, address, act: this.act };
+    return { requestId, path: this.method.path, principal: this.identity.principal.name, address, act: this.act };
   }
 
   /** The call is over, in whatever way. */

@@ -55,6 +55,7 @@ export class AccessControl implements Access {
         return account.principal;
       },
       permits: (demand) => this.#permits(account, demand, peer),
+      sees: (name) => account.permissions.permits({ verb: "observe", or: "acquire", name, prefix: false }),
       charge: (requests, by) => this.#charge(account, requests, by),
       onWithdrawn: (listener) => {
         account.open++;

@@ -56,6 +56,8 @@ export interface Identity {
   readonly principal: Principal;
   /** Null: permitted. Every refusal goes into the audit log. */
   permits(demand: Demand): Refusal | null;
+  /** Whether it may observe or take the lock of this name; nobody is told of it. */
+  sees(name: string): boolean;
   /**
    * Takes that many requests out of its quota. Null: they may be made; else nothing was taken. `by`: what they came in,
    * by default a call; "connection": the first call by it, which costs more.
@@ -81,6 +83,7 @@ export const isIdentity = (answer: Identity | WireFailure): answer is Identity =
 export const everybody: Identity = {
   principal: anybody,
   permits: () => null,
+  sees: () => true,
   charge: () => null,
   onWithdrawn: () => () => undefined,
 };
@@ -88,7 +91,7 @@ export const everybody: Identity = {
 const denied: Refusal = { kind: "refused", reason: "DENIED", message: "the caller is not known" };
 
 /** Whoever was not admitted. */
-export const nobody: Identity = { ...everybody, permits: () => denied };
+export const nobody: Identity = { ...everybody, permits: () => denied, sees: () => false };
 
 /** Without authentication: everybody may do everything. */
 export const openAccess: Access = { authentication: false, authenticate: () => everybody };

@@ -3,6 +3,7 @@ import type { Outcome, Request } from "../../core/types.js";
 import { forbidden } from "../../rpc/callers.js";
 import { failureOf, type WireFailure } from "../../rpc/errors.js";
 import type { Identity } from "../../security/access.js";
+import { withhold } from "../../security/withhold.js";
 import type { CommandSink, LiveRoute } from "../../sequencer/routes.js";
 
 export type Asked = { readonly outcome: Outcome; readonly timestamp: number } | { readonly failure: WireFailure };
@@ -16,7 +17,7 @@ export function ask(sink: CommandSink, identity: Identity, request: Request): Pr
       kind: "call",
       deliver: (reply, timestamp) => {
         if (reply.kind !== "outcome") return;
-        const { outcome } = reply;
+        const outcome = withhold(reply.outcome, identity);
         resolve(outcome.kind === "refused" ? { failure: failureOf(outcome) } : { outcome, timestamp });
       },
       flush: () => undefined,

@@ -23,12 +23,15 @@ function rootOf(lock, { blockedBy }) {
   if (blockedBy === null) return h("span", { class: "quiet" }, "nothing is in the way");
   const { token, ticketId, owner, hops } = blockedBy;
   if (token === 0 && ticketId === "")
-    return h("span", {}, "the delay of ", lockLink(blockedBy.lock), " after its last hold");
+    return h("span", {}, "the delay of ", otherLock(blockedBy.lock), " after its last hold");
   const what = token !== 0 ? `token ${token}` : `ticket ${ticketId}`;
-  const elsewhere = blockedBy.lock === lock.name ? null : [" of ", lockLink(blockedBy.lock)];
+  const elsewhere = blockedBy.lock === lock.name ? null : [" of ", otherLock(blockedBy.lock)];
   const far = hops > 1 ? `, over ${hops} hops` : "";
   return h("span", {}, foreign(owner), ` (${what}`, elsewhere, `${far}) is waited for by`);
 }
+
+/** What a policy keeps from whoever looks is no link. */
+const otherLock = (name) => (name === "(not shown)" ? "a lock that is not shown" : lockLink(name));
 
 const wait = ({ owner, ticket, waitedMs, locks }) =>
   h(
