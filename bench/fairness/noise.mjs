@@ -16,6 +16,10 @@ const rate = Number(perSecond);
 /** Requests are made in portions, this often. */
 const STEP_MS = 20;
 const CONNECTIONS = 4;
+/** Of a session that renews them: about as many as its quota lets it make at once. */
+const LEASES = 150;
+/** More frames than a third of the rate are more renewals than the noisy one itself can read. */
+const SLOWER = 3;
 const SERVER = `http://${address}`;
 
 // As if it had a machine of its own: the server and the others get the processor first.
@@ -74,7 +78,7 @@ function reader(onMessage) {
 }
 
 /** A session that sends frames of so many commands, and knows which were answered. */
-function session(client, noise) {
+function session(client, noise, leases = 1) {
   const stream = open(client, "SessionService/Attach");
   const self = { frame: 0, seq: 0, answered: 0, welcome: false };
   const write = (frame) => stream.write(framed(encode(v1.AttachRequest, frame)));
@@ -84,7 +88,7 @@ function session(client, noise) {
       const { welcome, results } = decode(v1.AttachResponse, bytes);
       if (welcome) {
         self.welcome = true;
-        self.send([{ createLease: { ttlMs: 60_000 } }]);
+        self.send(Array.from({ length: leases }, () => ({ createLease: { ttlMs: 60_000 } })));
       }
       for (const { seq, failure } of results) {
         self.answered = Math.max(self.answered, seq);
@@ -101,6 +105,11 @@ function session(client, noise) {
     noise.asked += commands.length;
     for (const command of commands) command.seq = ++self.seq;
     write({ frame: ++self.frame, ackedBelow: self.answered + 1, commands });
+  };
+  self.renew = () => {
+    if (!self.welcome || stream.writableLength > 1 << 20) return;
+    noise.asked++;
+    write({ frame: ++self.frame, ackedBelow: self.answered + 1, renew: true });
   };
   write({ frame: ++self.frame, hello: { sessionId: "", epoch: 1, client: "noise" } });
   return self;
@@ -124,6 +133,16 @@ const frames = (perFrame) => async (noise) => {
   });
   client.destroy();
 };
+
+/** Frames that renew all leases of a session. */
+async function renewals(noise) {
+  const client = connection();
+  const { renew } = session(client, noise, LEASES);
+  await paced(noise, (due) => {
+    for (let i = 0; i < due / SLOWER; i++) renew();
+  });
+  client.destroy();
+}
 
 const unaryAcquire = framed(encode(v1.AcquireRequest, { name: "noise/unary", mode: 1, ttlMs: 60_000 }));
 
@@ -192,6 +211,7 @@ const kinds = {
   "session, frames of a step": frames((due) => Math.ceil(due / CONNECTIONS)),
   "session, a frame each": frames(() => 1),
   "session, 8,192 in a frame": frames(() => 8_192),
+  "session, renewals": renewals,
   "unary calls": unary,
   "new connections": connections,
   "watches of everything": watches,

@@ -39,6 +39,7 @@ class TestAccess implements Access {
         return demand.name.startsWith("x") || demand.verb === "admin" ? denied : null;
       },
       sees: () => true,
+      pace: () => 0,
       charge: (requests) => {
         if (requests > this.credit) return tooMuch;
         this.credit -= requests;

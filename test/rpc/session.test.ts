@@ -11,6 +11,7 @@ import { RenewalPacing } from "../../src/server/rpc/pacing.js";
 import { SessionEndpoint } from "../../src/server/rpc/session-endpoint.js";
 import type { SessionInput, SessionPipe } from "../../src/server/rpc/session-pipe.js";
 import { RequestValidator } from "../../src/server/rpc/validate.js";
+import { everybody, type Identity } from "../../src/server/security/access.js";
 import type { LiveRoute } from "../../src/server/sequencer/routes.js";
 import { coreLimits, FakeSink, grant, plausible } from "./support.js";
 
@@ -20,6 +21,11 @@ class FakePipe implements SessionPipe {
   closed: WireFailure | null | undefined;
   wasReset: WireFailure | undefined;
   buffered = 0;
+  /** For how many ms it was not to be read. */
+  readonly rests: number[] = [];
+  rest(ms: number): void {
+    this.rests.push(ms);
+  }
   write(bytes: Buffer): void {
     this.sizes.push(bytes.length);
     this.frames.push(decode(v1.AttachResponse, bytes));
@@ -46,7 +52,7 @@ beforeEach(() => {
   open();
 });
 
-function open(limits: Partial<RpcLimits> = {}): void {
+function open(limits: Partial<RpcLimits> = {}, identity: Partial<Identity> = {}): void {
   sink = new FakeSink();
   sink.hold = true;
   pipe = new FakePipe();
@@ -67,7 +73,7 @@ function open(limits: Partial<RpcLimits> = {}): void {
     clusterId: () => "cluster",
     onBug: (error) => bugs.push(error),
   });
-  input = endpoint.open(pipe);
+  input = endpoint.open(pipe, null, { identity: { ...everybody, ...identity }, requestId: "r", address: "a" });
 }
 
 const send = (message: leasehold.v1.AttachRequest.$Properties) => input.receive(encode(v1.AttachRequest, message));
@@ -153,6 +159,38 @@ describe("the beginning", () => {
     sink.refusal = { reason: "STORE_DOWN", message: "no disk", retryAfterMs: 500 };
     hello();
     expect(pipe.closed).toEqual({ reason: "STORE_DOWN", message: "no disk", retryAfterMs: 500 });
+  });
+});
+
+describe("a quota", () => {
+  it("refuses what is too much, renews nevertheless, and has the stream rest, but not for long", () => {
+    open({}, { charge: () => ({ reason: "LIMIT", message: "slowly", retryAfterMs: 700, holdMs: 500 }) });
+    hello();
+    welcome();
+    send({ frame: 2, commands: [release(1)], renew: true });
+    expect(pipe.frames.at(-1)?.results).toMatchObject([{ seq: 1, failure: { reason: "LIMIT", retryAfterMs: 700 } }]);
+    expect(frames()).toMatchObject([{ frame: 2, renew: true, requests: [] }]);
+    expect(pipe.rests).toEqual([100]);
+  });
+
+  it("is not asked for frames without requests; they have a pace, by what the one before has brought about", () => {
+    const told: number[] = [];
+    const paces = [0, 30, 500];
+    const pace = (renewals: number) => {
+      told.push(renewals);
+      return paces.shift() ?? 0;
+    };
+    open({}, { pace, charge: () => ({ reason: "LIMIT", message: "", retryAfterMs: 1 }) });
+    hello();
+    welcome();
+    send({ frame: 2, renew: true });
+    const renewal = (leaseSeq: number): Partial<Reply> => ({ kind: "renewal", frame: 2, leaseSeq, remainingMs: 1_000 });
+    deliver([renewal(1), renewal(2)]);
+    send({ frame: 3, ackedBelow: 2 });
+    send({ frame: 4, progress: [1] });
+    expect(told).toEqual([0, 2, 0]);
+    expect(pipe.rests).toEqual([30, 100]);
+    expect(frames().map(({ frame }) => frame)).toEqual([2, 3, 4]);
   });
 });
 

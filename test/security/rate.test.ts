@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { connectionRequests, RequestRate } from "../../src/server/security/rate.js";
+import { connectionRequests, FreeRate, RequestRate } from "../../src/server/security/rate.js";
 import { randomOf } from "../fuzz/mutate.js";
 
 it("gives the burst at once, then the rate, and says exactly when there is more", () => {
@@ -36,6 +36,16 @@ it("follows a rate and a burst that have changed", () => {
 
 it("counts a new connection as up to eight requests, and where the rate is low as one", () => {
   expect([1, 25, 49, 50, 100, 199, 200, 1e6].map(connectionRequests)).toEqual([1, 1, 1, 2, 4, 7, 8, 8]);
+});
+
+it("what is free of charge goes on at a thousand a second, fifty renewals counted as one frame more", () => {
+  const free = new FreeRate(0);
+  for (let i = 0; i < 100; i++) expect(free.take(0, 10, 0)).toBe(0);
+  expect(free.take(0, 10, 0)).toBe(1);
+  expect(free.take(450, 10, 5)).toBe(5);
+  expect(free.take(450, 10, 10)).toBe(0);
+  expect(free.take(1_000_000, 10, 1_010)).toBe(0); // more than there ever is, once all of it is there
+  expect(free.take(0, 10, 1_010)).toBe(19_902);
 });
 
 const SEED = Number(process.env.LEASEHOLD_SEED ?? Math.floor(Math.random() * 2 ** 31));

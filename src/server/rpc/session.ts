@@ -98,6 +98,8 @@ export class SessionStream implements SessionInput, LiveRoute {
   private readonly outbox: Outbox;
   /** The stream ends with this after what is in the outbox has been written. */
   private ending: WireFailure | null = null;
+  /** That the last frame has brought about, so far. */
+  private renewals = 0;
   private forget: () => void = () => undefined;
   private readonly traces: StreamTraces;
   private readonly times: StreamTimes;
@@ -188,6 +190,8 @@ export class SessionStream implements SessionInput, LiveRoute {
     this.times.begin(batch.requests);
     if (tooMany !== null) this.notTaken(batch.requests, tooMany);
     if (tooMany?.holdMs) this.rest(tooMany.holdMs);
+    if (batch.requests.length === 0) this.rest(this.identity.pace(this.renewals));
+    this.renewals = 0;
     if (this.isClosed) return;
     // Renewals are never too many: whoever asks for too much keeps what it has.
     const requests = tooMany === null ? this.permitted(batch.requests) : [];
@@ -245,6 +249,7 @@ export class SessionStream implements SessionInput, LiveRoute {
         outbox.processed(reply.frame);
         return;
       case "renewal":
+        this.renewals++;
         outbox.renewal(reply);
         return;
       case "leaseEnd":

@@ -6,7 +6,7 @@ import type { AuditLog } from "./audit.js";
 import type { Authenticated, Authenticator } from "./authenticator.js";
 import { type AuthFailure, withdrawn } from "./failures.js";
 import type { Permissions, Policy } from "./policy.js";
-import { connectionRequests, RequestRate } from "./rate.js";
+import { connectionRequests, FreeRate, RequestRate } from "./rate.js";
 import { RefusalPace } from "./refusals.js";
 import { whenWithdrawn } from "./withdrawal.js";
 
@@ -57,6 +57,7 @@ export class AccessControl implements Access {
       permits: (demand) => this.#permits(account, demand, peer),
       sees: (name) => account.permissions.permits({ verb: "observe", or: "acquire", name, prefix: false }),
       charge: (requests, by) => this.#charge(account, requests, by),
+      pace: (renewals) => this.#pace(account, renewals),
       onWithdrawn: (listener) => {
         account.open++;
         let closed = false;
@@ -119,6 +120,11 @@ export class AccessControl implements Access {
     const holdMs = account.refusals.call(requests, nowMs);
     return { reason: "LIMIT", message, retryAfterMs: Math.max(1, waitMs - holdMs), holdMs }; // told after that
   }
+
+  #pace(account: Account, renewals: number): number {
+    const { requestsPerSecond } = account.permissions.allowance;
+    return requestsPerSecond === 0 ? 0 : account.free.take(renewals, requestsPerSecond, this.#options.monotonicMs());
+  }
 }
 
 function subjectOf({ name, prefix }: Demand): string {
@@ -132,6 +138,7 @@ class Account {
   open = 0;
   readonly rate: RequestRate;
   readonly refusals = new RefusalPace();
+  readonly free: FreeRate;
   #policy: Policy;
   #permissions: Permissions;
   #principal: Principal;
@@ -145,6 +152,7 @@ class Account {
     this.#permissions = this.#policy.of(name);
     this.#principal = principalOf(name, this.#permissions);
     this.rate = new RequestRate(this.#permissions.allowance.requestsBurst, nowMs);
+    this.free = new FreeRate(nowMs);
   }
 
   /** By the policy that is in force now. */

@@ -64,6 +64,11 @@ export interface Identity {
    */
   charge(requests: number, by?: Charged): TooMany | null;
   /**
+   * A frame without requests is free of charge: whoever asks for too much keeps what it has. For how many ms its stream is
+   * not to be read, as there are too many of them. `renewals`: that it, or the one before it, has brought about.
+   */
+  pace(renewals: number): number;
+  /**
    * Calls back, at most once, when the credentials have run out or were withdrawn: whatever is open then ends with this
    * failure. Returns how to stop listening.
    */
@@ -85,6 +90,7 @@ export const everybody: Identity = {
   permits: () => null,
   sees: () => true,
   charge: () => null,
+  pace: () => 0,
   onWithdrawn: () => () => undefined,
 };
 

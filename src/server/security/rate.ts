@@ -14,6 +14,27 @@ const CONNECTION_REQUESTS_MAX = 8;
 /** So many in a second harm nobody. */
 const CONNECTIONS_PER_SECOND_FREE = 25;
 
+/** Frames without requests that one principal may send in a second at least, so many at once. */
+const FREE_FRAMES_PER_SECOND = 1_000;
+const FREE_FRAMES_AT_ONCE = 100;
+/** So many renewals cost as much as a frame. */
+const RENEWALS_PER_FRAME = 50;
+
+/** The pace of what is free of charge. */
+export class FreeRate {
+  readonly #rate: RequestRate;
+
+  constructor(nowMs: number) {
+    this.#rate = new RequestRate(FREE_FRAMES_AT_ONCE, nowMs);
+  }
+
+  /** Until when to wait, in ms, after a frame that has brought so many renewals. `perSecond`: requests. */
+  take(renewals: number, perSecond: number, nowMs: number): number {
+    const most = Math.max(FREE_FRAMES_PER_SECOND, perSecond);
+    return this.#rate.take(1 + renewals / RENEWALS_PER_FRAME, most, FREE_FRAMES_AT_ONCE, nowMs);
+  }
+}
+
 /** As how many requests a new connection counts: where the rate is low, as no more than its first call does. */
 export function connectionRequests(perSecond: number): number {
   return Math.max(1, Math.min(CONNECTION_REQUESTS_MAX, Math.floor(perSecond / CONNECTIONS_PER_SECOND_FREE)));
