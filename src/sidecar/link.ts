@@ -13,8 +13,6 @@ import type { Logger } from "../server/log.js";
 const RETRY_MS = 500;
 /** How long a probe waits for a server that nobody has talked to for a while. */
 const PROBE_MS = 1_000;
-/** Asked for by probes. Nobody needs to hold it. */
-const PROBE_NAME = "leasehold/sidecar/probe";
 
 export type Connect = () => Promise<Client>;
 
@@ -65,12 +63,10 @@ export class Link {
     if (this.#client === null) return this.#why;
     if (this.#state === "connected") return null;
     if (this.#state !== "idle") return "the server cannot be reached";
-    // An idle client has given its connection up. Asking opens it again.
+    // An idle client has given its connection up. Asking opens it again; a timestamp is what no policy keeps from anybody.
     const late = new AbortController();
     try {
-      const probe = this.#client.describe(PROBE_NAME);
-      probe.catch(() => {});
-      const answered = probe.then(() => null, String);
+      const answered = this.#client.clock.range(1).then(() => null, String);
       return await Promise.race([answered, sleep(PROBE_MS, "the server does not answer", { signal: late.signal })]);
     } finally {
       late.abort();
