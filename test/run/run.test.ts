@@ -3,6 +3,7 @@ import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { connect } from "@leasehold/client";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { acquireOnly } from "../cli/acquire-only.js";
 import { program } from "../cli/support.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { alive, childrenOf, seen, TreeLog } from "./processes.js";
@@ -188,6 +189,21 @@ describe("waiting", () => {
     await until(() => run.stderr !== "", 20_000, "the notice");
     expect(run.stderr).toMatch(/^leasehold run: waiting for nightly\/report, held by somebody else for .*\n$/);
     await lock.release();
+    expect(await run.exit()).toBe(0);
+  });
+
+  test("it says that it waits where it may not see for whom", async () => {
+    const { server, credentials } = await acquireOnly();
+    const holder = new Run(server, [
+      ...credentials,
+      "app/a",
+      ...node("console.log('holds'); setInterval(() => {}, 1_000)"),
+    ]);
+    await holder.saysOnStdout("holds");
+    const run = new Run(server, [...credentials, "app/a", "true"]);
+    await until(() => run.stderr !== "", 20_000, "the notice");
+    expect(run.stderr).toBe("leasehold run: waiting for app/a\n");
+    holder.signal("SIGTERM");
     expect(await run.exit()).toBe(0);
   });
 

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { acquireOnly } from "../cli/acquire-only.js";
 import { leasehold } from "../cli/support.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { alive } from "../run/processes.js";
@@ -72,6 +73,16 @@ test("asked to stop, it resigns: the next one leads at once", async () => {
   first.signal("SIGTERM");
   expect(await first.exit()).toBe(0);
   await until(leads(second), 5_000, "the next leader, long before the TTL");
+});
+
+test("under a policy that lets it stand for election and not see who leads, it leads, and says once what it cannot", async () => {
+  const { server, credentials, denied } = await acquireOnly();
+  const sidecar = await SidecarProcess.start(server, ...credentials, "--elect", "app/leader", "--ready-when", "leader");
+  await until(leads(sidecar));
+  await until(() => sidecar.log.includes("who leads is not known"), 20_000, "the warning");
+  expect(await leading(sidecar)).toMatchObject({ isLeader: true, token: 1, leader: null });
+  expect((await sidecar.ask("GET", "/readyz")).status).toBe(200);
+  expect(denied().length).toBe(1);
 });
 
 test("--ready-when: connected is the default, leader means leading", async () => {

@@ -51,7 +51,8 @@ async function sayThatItWaits(client: Client, { name, say }: Task): Promise<void
     const held = holder ? `, held by ${holder.owner || "somebody"} for ${duration(holder.heldMs)}` : delayed;
     const others = waitersTotal > 1 ? `; ${waitersTotal} are waiting` : "";
     say(`waiting for ${name}${held}${others}`);
-  } catch {
-    say(`waiting for ${name}; the server does not answer`);
+  } catch (error) {
+    // Who may acquire need not be permitted to see who holds.
+    say(`waiting for ${name}${LeaseholdError.is(error, "DENIED") ? "" : "; the server does not answer"}`);
   }
 }

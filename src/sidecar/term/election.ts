@@ -6,12 +6,14 @@
  * given up, so that the next leader begins after it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Leader, Leadership } from "@leasehold/client";
+import { type Leader, type Leadership, LeaseholdError } from "@leasehold/client";
 import type { Logger } from "../../server/log.js";
 import type { Link } from "../link.js";
 import { type Keeper, over } from "./keeper.js";
 
 const RETRY_MS = 1_000;
+/** Who may stand for election need not be permitted to see who leads; a policy may be changed. */
+const DENIED_RETRY_MS = 60_000;
 
 /** The commands. Neither rejects. */
 export interface Hooks {
@@ -73,15 +75,18 @@ export class Election {
   async #observe(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
+      let retryMs = RETRY_MS;
       try {
         const client = await this.#link.connected;
         for await (const leader of client.observe(this.#keeper.name, { signal })) this.#leader = leader;
       } catch (error) {
         if (signal.aborted) return;
         this.#link.judge(error);
-        this.#log.debug({ err: error }, "who leads is not known");
+        const isDenied = LeaseholdError.is(error, "DENIED");
+        if (isDenied) retryMs = DENIED_RETRY_MS;
+        this.#log[isDenied ? "warn" : "debug"]({ err: error }, "who leads is not known");
       }
-      await sleep(RETRY_MS, undefined, { signal }).catch(() => {});
+      await sleep(retryMs, undefined, { signal }).catch(() => {});
     }
   }
 }
