@@ -1,6 +1,9 @@
 /** The console in Chromium, on a whole server, with real clients that take and release locks. */
+import { connect } from "@leasehold/client";
 import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { file, secret, serve, tokenLine } from "../security/support.js";
+import { certificateAuthority } from "../services/certificates.mjs";
 import { describeWithServices } from "../services/vitest.js";
 import { open, startBrowser } from "./browser.js";
 import {
@@ -262,5 +265,39 @@ describeWithServices("the console in Chromium", ["chromium"], () => {
     expect(await page.locator("main tbody tr").count()).toBe(100);
     await page.getByRole("button", { name: "Previous" }).click();
     await page.locator("tr", { hasText: "many/00000" }).waitFor();
+  });
+});
+
+describeWithServices("the console in Chromium, over HTTPS", ["chromium", "openssl"], () => {
+  test("shows whoever signs in what its policy lets it see, as it happens", async () => {
+    const browser = await startBrowser();
+    onTestFinished(() => browser.close());
+    const authority = await certificateAuthority();
+    const own = await authority.issue("server", { san: ["DNS:localhost", "IP:127.0.0.1"] });
+    const secrets = { ops: secret("the-token-of-ops-1"), ci: secret("the-token-of-ci-12") };
+    const server = await serve({
+      ...{ tlsCert: own.certFile, tlsKey: own.keyFile },
+      authTokens: file(tokenLine("ops", secrets.ops) + tokenLine("ci", secrets.ci)),
+      policy: file("rules: [{ principal: token/ops, prefix: '', verbs: [acquire, observe] }]\n"),
+    });
+    const client = await connect(server.address, { tls: { ca: authority.cert }, token: secrets.ops, owner: "worker" });
+    onTestFinished(() => client.close());
+    await client.acquire("orders/1");
+
+    const url = `https://${server.opsAddress}`;
+    const signedIn = async (token: string) => {
+      const { page, complaints, expected } = await open(browser, url, "#/locks", { anyAuthority: true });
+      expected.add(401).add(403);
+      await page.getByLabel("Token").fill(token);
+      await page.getByRole("button", { name: "Sign in" }).click();
+      return { page, complaints };
+    };
+    const ci = await signedIn(secrets.ci);
+    await ci.page.getByText("token/ci may not observe all locks").first().waitFor();
+    const ops = await signedIn(secrets.ops);
+    await ops.page.locator("tr", { hasText: "orders/1" }).waitFor();
+    await client.acquire("orders/2");
+    await ops.page.locator("tr", { hasText: "orders/2" }).waitFor();
+    expect([...ci.complaints, ...ops.complaints]).toEqual([]);
   });
 });

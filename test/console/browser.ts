@@ -22,6 +22,8 @@ export interface View {
   readonly width?: number;
   readonly height?: number;
   readonly dark?: boolean;
+  /** Accepts a certificate whatever authority has signed it. */
+  readonly anyAuthority?: boolean;
 }
 
 /** Opens the console. `url`: of the server, without a path. */
@@ -30,6 +32,7 @@ export async function open(browser: Browser, url: string, hash = "", view: View 
     viewport: { width: view.width ?? 1_200, height: view.height ?? 800 },
     colorScheme: view.dark ? "dark" : "light",
     locale: "en-GB",
+    ignoreHTTPSErrors: view.anyAuthority ?? false,
   });
   onTestFinished(() => context.close());
   const page = await context.newPage();

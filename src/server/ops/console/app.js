@@ -58,7 +58,9 @@ async function refreshOnce(which, signal) {
     if (!signal.aborted) notice.hidden = true;
   } catch (error) {
     if (signal.aborted) return;
-    if (error.status === 401 && token.get() === "") location.hash = "#/signin";
+    if (error.status === 401 && token.get() === "") {
+      location.hash = `#/signin?then=${encodeURIComponent(location.hash)}`;
+    }
     notice.hidden = false;
     notice.textContent = error.message;
   }

@@ -1,9 +1,10 @@
-// The token of whoever looks. It stays in this tab.
+// The token of whoever looks. It stays in this tab. `then`: where to go with it, which is where it was asked for.
 
 import { get, token } from "../api.js";
 import { foreign, h } from "../dom.js";
 
-export function signin(root, _parameters, { signedIn }) {
+export function signin(root, parameters, { signedIn }) {
+  const then = parameters.get("then") ?? "";
   const field = h("input", { class: "wide", id: "token", type: "password", autocomplete: "off", spellcheck: "false" });
   const said = h("p", { class: "alert", role: "alert", hidden: true });
   const out = h("button", { type: "button", disabled: token.get() === "" }, "Sign out");
@@ -33,7 +34,7 @@ export function signin(root, _parameters, { signedIn }) {
     try {
       await get("status");
       signedIn();
-      location.hash = "#/overview";
+      location.hash = then.startsWith("#/") ? then : "#/overview";
     } catch (error) {
       token.set(before);
       said.hidden = false;
