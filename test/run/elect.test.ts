@@ -1,9 +1,10 @@
 /** `leasehold elect` against a real server. */
 import { expect, onTestFinished, test } from "vitest";
 import { leasehold } from "../cli/support.js";
+import { type Address, memoryServer } from "../e2e/in-process.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { alive, childrenOf } from "./processes.js";
-import { client, LOCK, memoryServer, node, Run, SHORT } from "./support.js";
+import { client, LOCK, memoryProcess, node, Run, SHORT } from "./support.js";
 
 const elect = (server: { address: string }, args: readonly string[]) => new Run(server, args, {}, "elect");
 
@@ -20,7 +21,7 @@ async function commandOf(run: Run, terms: number): Promise<number> {
   return Number(found()[terms - 1]?.[1]);
 }
 
-const waiters = (server: ServerProcess, count: number) => async () =>
+const waiters = (server: Address, count: number) => async () =>
   (await (await client(server)).describe(LOCK)).waitersTotal === count;
 
 test("one leads, with its value for all to see; when its command ends, so does it, and the next one leads", async () => {
@@ -87,7 +88,7 @@ test("a server that is gone: the command ends in time, and leads again when the 
 });
 
 test("a server with another store: the command ends, and nobody stands there again", async () => {
-  const server = await memoryServer();
+  const server = await memoryProcess();
   const run = elect(server, [LOCK, ...node(leads)]);
   const pid = await commandOf(run, 1);
   await server.kill();

@@ -1,8 +1,9 @@
 /** `leasehold run` with shared locks, permits, a maximum hold, a lock delay; and when its lock is taken away. */
 import { describe, expect, test } from "vitest";
 import { leasehold } from "../cli/support.js";
+import { memoryServer } from "../e2e/in-process.js";
 import { until } from "../e2e/support.js";
-import { aliveAtNextGrant, client, LOCK, memoryServer, node, Run, runTree, SHORT } from "./support.js";
+import { aliveAtNextGrant, client, LOCK, node, Run, runTree, SHORT } from "./support.js";
 
 const waits = "process.stdin.resume(); console.log('slot ' + process.env.LEASEHOLD_SLOT)";
 

@@ -5,9 +5,10 @@ import { connect } from "@leasehold/client";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { acquireOnly } from "../cli/acquire-only.js";
 import { program } from "../cli/support.js";
+import { memoryServer } from "../e2e/in-process.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { alive, childrenOf, seen, TreeLog } from "./processes.js";
-import { aliveAtNextGrant, client, LOCK, memoryServer, node, Run, runTree, SHORT, tree } from "./support.js";
+import { aliveAtNextGrant, client, LOCK, memoryProcess, node, Run, runTree, SHORT, tree } from "./support.js";
 
 describe("the command", () => {
   test("gets token, lock and address, its arguments as they are, and standard input", async () => {
@@ -236,7 +237,7 @@ describe("without a command", () => {
   });
 
   test("it ends when the lock is lost", async () => {
-    const server = await memoryServer();
+    const server = await memoryProcess();
     const run = new Run(server, [LOCK]);
     await run.saysOnStdout("\n");
     await server.kill();
@@ -248,7 +249,7 @@ describe("without a command", () => {
 
 describe("the command does not outlive the lock", () => {
   test("a server that has forgotten the lock", async () => {
-    const server = await memoryServer();
+    const server = await memoryProcess();
     const { log, run } = await runTree(server, ["stubborn", "stubborn"], ["--ttl", "30s", "--kill-after", "300ms"]);
     await server.kill();
     await server.restart();
@@ -260,7 +261,7 @@ describe("the command does not outlive the lock", () => {
   });
 
   test("a server that is gone", async () => {
-    const server = await memoryServer();
+    const server = await memoryProcess();
     const { log, run } = await runTree(server, ["stubborn", "stubborn"]);
     await server.kill();
     expect(await run.exit()).toBe(79);
@@ -269,7 +270,7 @@ describe("the command does not outlive the lock", () => {
   });
 
   test("a server that stalls", async () => {
-    const server = await memoryServer();
+    const server = await memoryProcess();
     const { log, run } = await runTree(server, ["stubborn", "stubborn"]);
     server.signal("SIGSTOP");
     await until(() => log.alive.length === 0, 20_000, "the end of the command");

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { type Client, connect } from "@leasehold/client";
 import { onTestFinished } from "vitest";
 import { environment, program } from "../cli/support.js";
+import type { Address } from "../e2e/in-process.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { guardianOf, TreeLog } from "./processes.js";
 
@@ -20,12 +21,7 @@ export class Run {
   readonly #exit: Promise<number | string>;
   ended = false;
 
-  constructor(
-    server: { address: string },
-    args: readonly string[],
-    env: Readonly<Record<string, string>> = {},
-    command = "run",
-  ) {
+  constructor(server: Address, args: readonly string[], env: Readonly<Record<string, string>> = {}, command = "run") {
     this.#process = spawn(process.execPath, [program, command, ...args], {
       env: environment({ LEASEHOLD_ADDR: server.address, ...env }),
       stdio: ["pipe", "pipe", "pipe"],
@@ -72,17 +68,17 @@ export class Run {
   }
 }
 
-export const memoryServer = () => ServerProcess.start("memory:");
+export const memoryProcess = () => ServerProcess.start("memory:");
 export const node = (script: string): string[] => ["--", process.execPath, "-e", script];
 
-export async function client(server: ServerProcess): Promise<Client> {
+export async function client(server: Address): Promise<Client> {
   const connected = await connect(server.address);
   onTestFinished(() => connected.close());
   return connected;
 }
 
 /** Runs a command of several processes under the lock. */
-export async function runTree(server: ServerProcess, roles: string[], flags: readonly string[] = SHORT) {
+export async function runTree(server: Address, roles: string[], flags: readonly string[] = SHORT) {
   const log = new TreeLog(await temporaryFolder());
   const run = new Run(server, [...flags, LOCK, "--", process.execPath, tree, log.folder, ...roles]);
   onTestFinished(() => {
@@ -93,7 +89,7 @@ export async function runTree(server: ServerProcess, roles: string[], flags: rea
 }
 
 /** Waits for the lock; resolves at the grant with the processes of the command that live at that moment. */
-export async function aliveAtNextGrant(server: ServerProcess, log: TreeLog): Promise<{ granted: Promise<number[]> }> {
+export async function aliveAtNextGrant(server: Address, log: TreeLog): Promise<{ granted: Promise<number[]> }> {
   const contender = await client(server);
   let granted: Promise<number[]> = Promise.resolve([]);
   await new Promise<void>((queued) => {

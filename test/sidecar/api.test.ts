@@ -5,13 +5,12 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { expect, test } from "vitest";
 import type { HoldBody, ProblemBody } from "../../src/sidecar/api/schemas.js";
 import { acquireOnly } from "../cli/acquire-only.js";
+import { type Address, memoryServer } from "../e2e/in-process.js";
 import { root, ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { client } from "../run/support.js";
 import { run, SidecarProcess } from "./support.js";
 
-const memoryServer = () => ServerProcess.start("memory:");
-
-async function both(...flags: string[]): Promise<[ServerProcess, SidecarProcess]> {
+async function both(...flags: string[]): Promise<[Address, SidecarProcess]> {
   const server = await memoryServer();
   return [server, await SidecarProcess.start(server, ...flags)];
 }
@@ -213,7 +212,7 @@ test("probes and metrics, also on their own address, where nothing else is", asy
 });
 
 test("without a server it serves, is not ready, and says so; it goes on when there is one", async () => {
-  const first = await memoryServer();
+  const first = await ServerProcess.start("memory:");
   await first.kill();
   const sidecar = SidecarProcess.spawn(["--addr", first.address, "--listen", "127.0.0.1:0"]);
   await sidecar.serving();

@@ -6,7 +6,8 @@ import { Pod } from "kubernetes-models/v1";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { environment } from "../cli/support.js";
-import { root, ServerProcess, until } from "../e2e/support.js";
+import { memoryServer } from "../e2e/in-process.js";
+import { root, until } from "../e2e/support.js";
 import { SidecarProcess } from "./support.js";
 
 const page = readFileSync(join(root, "docs/sidecar.md"), "utf8");
@@ -48,9 +49,9 @@ function shape(value: unknown): unknown {
 const shapes = (lines: readonly string[]) => lines.map((line) => shape(JSON.parse(line)));
 
 test("the commands do what the page shows", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const sidecar = await SidecarProcess.start(server);
-  const elections = await ServerProcess.start("memory:");
+  const elections = await memoryServer();
   const leader = await SidecarProcess.start(elections, "--elect", "billing", "--value", "vm:8080");
   await until(async () => (await leader.ask("GET", "/leader")).body.leader !== null);
   expect(commands.length).toBeGreaterThanOrEqual(9);
@@ -67,7 +68,7 @@ test.each([
   ["python", ["python3", "-c"], /^update orders set state = 'paid', token = (\d+) where id = 44 and token <= \1\n$/],
   ["js", ["node", "--input-type=module", "-e"], /^granted \d+\n$/],
 ] as const)("the program in %s works", async (language, [file, ...args], says) => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const sidecar = await SidecarProcess.start(server, "--ttl", "10m");
   const [program = ""] = blocks(language);
   const ended = await run(file, [...args, program.replaceAll("127.0.0.1:7422", sidecar.address)]);

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import type { HoldBody, ProblemBody } from "../../src/sidecar/api/schemas.js";
 import { leasehold } from "../cli/support.js";
+import { type Address, memoryServer } from "../e2e/in-process.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { client } from "../run/support.js";
 import { SidecarProcess } from "./support.js";
@@ -15,12 +16,12 @@ const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6;
 const LONG = ["--ttl", "10m"];
 const SHORT = ["--ttl", "2s"];
 
-async function both(...flags: string[]): Promise<[ServerProcess, SidecarProcess]> {
-  const server = await ServerProcess.start("memory:");
+async function both(...flags: string[]): Promise<[Address, SidecarProcess]> {
+  const server = await memoryServer();
   return [server, await SidecarProcess.start(server, ...flags)];
 }
 
-const holders = async (server: ServerProcess, name: string) => (await (await client(server)).describe(name)).holders;
+const holders = async (server: Address, name: string) => (await (await client(server)).describe(name)).holders;
 
 /** A program that holds a lock until it is ended, and prints what it hears. */
 async function application(file: string, args: readonly string[]): Promise<ChildProcess> {
@@ -145,7 +146,8 @@ test("a restart of the server ends no hold", async () => {
 });
 
 test("a server that is gone for longer than the TTL: jeopardy, then lost, not later than was promised", async () => {
-  const [server, sidecar] = await both(...SHORT);
+  const server = await ServerProcess.start("memory:");
+  const sidecar = await SidecarProcess.start(server, ...SHORT);
   const stream = sidecar.hold("/v1/locks/a/hold");
   await stream.event("alive");
   await server.kill();
@@ -244,7 +246,8 @@ test("no more holds and waits than permitted, and places come back", async () =>
 });
 
 test("a server with another store than before ends the sidecar: its tokens would say nothing", async () => {
-  const [server, sidecar] = await both(...SHORT);
+  const server = await ServerProcess.start("memory:");
+  const sidecar = await SidecarProcess.start(server, ...SHORT);
   await sidecar.hold("/v1/locks/a/hold").granted();
   await server.kill();
   await server.restart();

@@ -3,14 +3,15 @@ import { connect, type Socket } from "node:net";
 import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import type { ProblemBody } from "../../src/sidecar/api/schemas.js";
-import { ServerProcess, until } from "../e2e/support.js";
+import { memoryServer } from "../e2e/in-process.js";
+import { until } from "../e2e/support.js";
 import { ask, SidecarProcess, target } from "./support.js";
 
 const seed = Number(process.env.LEASEHOLD_SEED ?? Math.floor(Math.random() * 2 ** 31));
 console.log(`hostile: LEASEHOLD_SEED=${seed}`);
 
 async function started(...flags: string[]): Promise<SidecarProcess> {
-  return SidecarProcess.start(await ServerProcess.start("memory:"), ...flags);
+  return SidecarProcess.start(await memoryServer(), ...flags);
 }
 
 /** Bytes on a socket of its own. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { acquireOnly } from "../cli/acquire-only.js";
 import { leasehold } from "../cli/support.js";
+import { memoryServer } from "../e2e/in-process.js";
 import { ServerProcess, temporaryFolder, until } from "../e2e/support.js";
 import { alive } from "../run/processes.js";
 import { client } from "../run/support.js";
@@ -51,7 +52,7 @@ const elect = (server: { address: string }, ...flags: string[]) =>
   SidecarProcess.start(server, "--elect", "billing", ...flags);
 
 test("one leads, the other tells who; killed with -9, the leader is succeeded when its TTL is over", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const first = await elect(server, ...SHORT, "--value", "10.0.0.7");
   await until(leads(first));
   const second = await elect(server, ...SHORT, "--value", "10.0.0.8");
@@ -66,7 +67,7 @@ test("one leads, the other tells who; killed with -9, the leader is succeeded wh
 });
 
 test("asked to stop, it resigns: the next one leads at once", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const first = await elect(server, "--ttl", "10m");
   await until(leads(first));
   const second = await elect(server, "--ttl", "10m");
@@ -86,7 +87,7 @@ test("under a policy that lets it stand for election and not see who leads, it l
 });
 
 test("--ready-when: connected is the default, leader means leading", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const leader = await elect(server, "--ready-when", "leader");
   await until(leads(leader));
   const standby = await elect(server, "--ready-when", "leader");
@@ -99,7 +100,7 @@ test("--ready-when: connected is the default, leader means leading", async () =>
 });
 
 test("commands: elected while it leads, with its token; lost after it, before anybody else leads", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const journal = await Journal.open();
   const first = await elect(
     server,
@@ -120,7 +121,7 @@ test("commands: elected while it leads, with its token; lost after it, before an
 });
 
 test("a term that flaps: the commands keep their order and never overlap", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const journal = await Journal.open();
   const stubborn = 'trap "" TERM; sleep 1000 & wait $!; wait';
   const sidecar = await elect(
@@ -144,7 +145,7 @@ test("a term that flaps: the commands keep their order and never overlap", async
 test.each(["SIGKILL", "SIGSTOP"] as const)(
   "%s of the sidecar ends the command before anybody else leads",
   async (signal) => {
-    const server = await ServerProcess.start("memory:");
+    const server = await memoryServer();
     const journal = await Journal.open();
     const sidecar = await elect(server, ...SHORT, "--on-elected", journal.command("elected", "sleep 1000"));
     await until(() => journal.lines.length === 1);
@@ -157,7 +158,7 @@ test.each(["SIGKILL", "SIGSTOP"] as const)(
 );
 
 test("a command that fails or does not exist costs nobody the lead, and is told", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const failing = await elect(server, "--on-elected", "/bin/false", "--on-lost", "/no/such/program");
   await until(() => failing.log.includes('"the command failed"'));
   expect((await leading(failing)).isLeader).toBe(true);

@@ -14,7 +14,8 @@ import { httpFence, memoryStore } from "@leasehold/fence/http";
 import { expect, onTestFinished, test } from "vitest";
 import type { ProblemBody } from "../../src/sidecar/api/schemas.js";
 import { leasehold } from "../cli/support.js";
-import { ServerProcess, until } from "../e2e/support.js";
+import { type Address, memoryServer } from "../e2e/in-process.js";
+import { until } from "../e2e/support.js";
 import { client } from "../run/support.js";
 import { ask, SidecarProcess, target } from "./support.js";
 
@@ -38,8 +39,8 @@ interface Storage {
   readonly url: string;
 }
 
-async function proxied(url: string, ...flags: string[]): Promise<[ServerProcess, SidecarProcess]> {
-  const server = await ServerProcess.start("memory:");
+async function proxied(url: string, ...flags: string[]): Promise<[Address, SidecarProcess]> {
+  const server = await memoryServer();
   const sidecar = await SidecarProcess.start(server, ...PROXY, "--proxy", url, ...flags);
   await held(sidecar);
   return [server, sidecar];
@@ -57,7 +58,7 @@ interface Fenced extends Storage {
 }
 
 /** A service with registers that are all guarded by the one lock. It asks the lock server, as its own client. */
-async function fenced(server: ServerProcess): Promise<Fenced> {
+async function fenced(server: Address): Promise<Fenced> {
   const own = await client(server);
   const store = memoryStore();
   const fence = httpFence<IncomingMessage>({
@@ -80,7 +81,7 @@ async function fenced(server: ServerProcess): Promise<Fenced> {
 }
 
 test("a real fence admits what comes through the proxy, and nothing that goes around it", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const service = await fenced(server);
   const sidecar = await SidecarProcess.start(server, ...PROXY, "--proxy", service.url);
   await held(sidecar);
@@ -179,7 +180,7 @@ test("503 while the lock is not held, and nothing reaches the storage", async ()
     requests++;
     response.end();
   });
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const other = await (await client(server)).acquire(LOCK);
   const sidecar = await SidecarProcess.start(server, ...PROXY, "--proxy", store.url);
   const refused = await ask<ProblemBody>(sidecar.proxyAddress, "PUT", "/a", "x");
@@ -229,7 +230,7 @@ test("a forced release waits for what is in flight to be cut off", async () => {
 });
 
 test("a sidecar that was stopped past its TTL forwards nothing under the old token", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const service = await fenced(server);
   const { tokens } = service;
   const sidecar = await SidecarProcess.start(server, ...PROXY, "--proxy", service.url, "--ttl", "2s");
@@ -265,7 +266,7 @@ test("a sidecar that was stopped past its TTL forwards nothing under the old tok
 });
 
 test("what the fence refuses reaches the application as the fence said it", async () => {
-  const server = await ServerProcess.start("memory:");
+  const server = await memoryServer();
   const service = await fenced(server);
   const sidecar = await SidecarProcess.start(server, ...PROXY, "--proxy", service.url);
   await held(sidecar);
