@@ -22,6 +22,8 @@ import { startServer } from "./server.mjs";
 const QUOTA = 200;
 const TIMES_QUOTA = 50;
 const QUIET = ["anna", "bert", "cleo", "dora"];
+/** One for each kind of noise. */
+const NOISY = Array.from({ length: 7 }, (_, i) => `noisy-${i}`);
 /** For connections to be made, and a first burst to be used up. */
 const SETTLE_MS = 1_500;
 
@@ -38,7 +40,7 @@ const windowMs = Number(values.seconds) * 1_000;
 
 /** Tokens, their file, and a policy. */
 function credentials(folder) {
-  const tokens = Object.fromEntries([...QUIET, "noisy"].map((name) => [name, randomBytes(32).toString("base64url")]));
+  const tokens = Object.fromEntries([...QUIET, ...NOISY].map((name) => [name, randomBytes(32).toString("base64url")]));
   const hash = (token) => createHash("sha256").update(token).digest("hex");
   const lines = Object.entries(tokens).map(([name, token]) => `${name} sha256:${hash(token)}\n`);
   writeFileSync(join(folder, "tokens"), lines.join(""));
@@ -158,7 +160,8 @@ const tokens = credentials(folder);
 const flags = ["--auth-tokens", join(folder, "tokens"), "--policy", join(folder, "policy.yaml"), "--audit-log", "none"];
 const server = await startServer("level", { flags });
 const quiet = await start("quiet.mjs", server.address, `${QUOTA / 2}`, ...QUIET.map((name) => tokens[name]));
-const noisy = await start("noise.mjs", server.address, `${QUOTA * TIMES_QUOTA}`, tokens.noisy);
+const noisy = await start("noise.mjs", server.address, `${QUOTA * TIMES_QUOTA}`, ...NOISY.map((name) => tokens[name]));
+if (noisy.first.length !== NOISY.length) throw new Error(`there are ${noisy.first.length} kinds of noise`);
 await quiet.ask(windowMs); // to warm up
 
 const results = [];

@@ -11,8 +11,10 @@ import { setPriority } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { decode, encode, v1 } from "@leasehold/client/wire";
 
-const [address, perSecond, token] = process.argv.slice(2);
+const [address, perSecond, ...tokens] = process.argv.slice(2);
 const rate = Number(perSecond);
+/** Each kind is another principal's, so that none pays for what the one before has used up. */
+let token;
 /** Requests are made in portions, this often. */
 const STEP_MS = 20;
 const CONNECTIONS = 4;
@@ -225,6 +227,7 @@ process.on("message", (kind) => {
   }
   const current = { running: true, asked: 0, served: 0, refused: 0, ended: 0 };
   noise = current;
+  token = tokens[Object.keys(kinds).indexOf(kind)];
   const startedAt = performance.now();
   void kinds[kind](current).then(() => {
     const seconds = (performance.now() - startedAt) / 1_000;
