@@ -173,6 +173,18 @@ describe("a quota", () => {
     expect(pipe.rests).toEqual([100]);
   });
 
+  it("that is used up in the middle of a frame lets the first of its requests through", () => {
+    open({}, { charge: (n) => ({ reason: "LIMIT", message: "slowly", retryAfterMs: 70, admitted: n - 2 }) });
+    hello();
+    welcome();
+    send({ frame: 2, commands: [release(1), release(2), release(3), release(4), release(5)] });
+    expect(frames()).toMatchObject([{ frame: 2, requests: [{ seq: 1 }, { seq: 2 }, { seq: 3 }] }]);
+    expect(pipe.frames.at(-1)?.results).toMatchObject([
+      { seq: 4, failure: { reason: "LIMIT", retryAfterMs: 70 } },
+      { seq: 5, failure: { reason: "LIMIT", retryAfterMs: 70 } },
+    ]);
+  });
+
   it("is not asked for frames without requests; they have a pace, by what the one before has brought about", () => {
     const told: number[] = [];
     const paces = [0, 30, 500];

@@ -157,3 +157,17 @@ describe("tokens that are exchanged", () => {
     expect(await held.release()).toBe(true);
   });
 });
+
+describe("a quota of requests", () => {
+  it("makes a client that asks for more at once wait, and in the end it has everything", async () => {
+    const policy = `rules: [{ principal: token/ci, prefix: "", verbs: [acquire, observe] }]
+quotas: [{ principal: token/ci, requestsPerSecond: 100, requestsBurst: 10 }]
+`;
+    const { address } = await serve({ authTokens: file(tokenLine("ci", first)), policy: file(policy) });
+    const { client: mine } = await client(address, { token: first });
+    const names = Array.from({ length: 60 }, (_, i) => `lock/${i}`);
+    const locks = await Promise.all(names.map((name) => mine.acquire(name, { wait: "30s" })));
+    expect(locks.map(({ state }) => state.is)).toEqual(names.map(() => "held"));
+    expect(await Promise.all(locks.map((lock) => lock.release()))).toEqual(names.map(() => true));
+  });
+});

@@ -19,7 +19,18 @@ it("never holds more than the burst, however long the pause", () => {
   expect(rate.take(1, 100, 10, 1e9)).toBe(10);
 });
 
-it("lets a frame that is larger than the burst through when it is full, as a debt", () => {
+it("gives of a frame what there is, and says when there is as much as the rest, or as there ever is", () => {
+  const rate = new RequestRate(10, 0);
+  expect(rate.takeSome(4, 100, 10, 0)).toEqual({ taken: 4, waitMs: 0 });
+  expect(rate.takeSome(8, 100, 10, 0)).toEqual({ taken: 6, waitMs: 20 });
+  expect(rate.takeSome(2, 100, 10, 20)).toEqual({ taken: 2, waitMs: 0 });
+  expect(rate.takeSome(8_192, 100, 10, 20)).toEqual({ taken: 0, waitMs: 100 });
+  expect(rate.takeSome(8_192, 100, 10, 120)).toEqual({ taken: 10, waitMs: 100 });
+  expect(rate.take(50, 100, 10, 220)).toBe(0); // a debt
+  expect(rate.takeSome(1, 100, 10, 220)).toEqual({ taken: 0, waitMs: 410 });
+});
+
+it("lets what cannot be divided and is larger than the burst through when it is full, as a debt", () => {
   const rate = new RequestRate(10, 0);
   expect(rate.take(1, 100, 10, 0)).toBe(0);
   expect(rate.take(50, 100, 10, 0)).toBe(10);
@@ -71,6 +82,29 @@ it(`nobody gets more than burst and rate together, or waits for nothing (seed ${
       }
       nowMs += Math.floor(random() * 20);
       expect(taken).toBeLessThanOrEqual(burst + (nowMs * perSecond) / 1_000 + largest);
+    }
+  }
+});
+
+it(`of frames nobody gets one request more than burst and rate together (seed ${SEED})`, () => {
+  const random = randomOf(SEED);
+  for (let round = 0; round < 200; round++) {
+    const burst = 1 + Math.floor(random() * 50);
+    const perSecond = 1 + Math.floor(random() * 1_000);
+    const rate = new RequestRate(burst, 0);
+    let [nowMs, sum] = [0, 0];
+    for (let i = 0; i < 200; i++) {
+      const requests = 1 + Math.floor(random() * 80);
+      const { taken, waitMs } = rate.takeSome(requests, perSecond, burst, nowMs);
+      sum += taken;
+      expect(sum).toBeLessThanOrEqual(burst + (nowMs * perSecond) / 1_000 + 1e-6);
+      if (waitMs > 0) {
+        const others = Math.min(requests - taken, burst);
+        nowMs += waitMs;
+        expect(rate.takeSome(others, perSecond, burst, nowMs)).toEqual({ taken: others, waitMs: 0 });
+        sum += others;
+      }
+      nowMs += Math.floor(random() * 20);
     }
   }
 });

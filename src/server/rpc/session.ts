@@ -187,15 +187,16 @@ export class SessionStream implements SessionInput, LiveRoute {
     const { sessionId, epoch } = this;
     const { principal } = this.identity;
     const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length, "frame") : null;
+    const admitted = tooMany === null ? batch.requests.length : (tooMany.admitted ?? 0);
     this.times.begin(batch.requests);
-    if (tooMany !== null) this.notTaken(batch.requests, tooMany);
+    if (tooMany !== null) this.notTaken(batch.requests.slice(admitted), tooMany);
     if (tooMany?.holdMs) this.rest(tooMany.holdMs);
     if (batch.requests.length === 0) this.rest(this.identity.pace(this.renewals));
     this.renewals = 0;
     if (this.isClosed) return;
     // Renewals are never too many: whoever asks for too much keeps what it has.
-    const requests = tooMany === null ? this.permitted(batch.requests) : [];
-    if (tooMany === null) this.traces.begin(batch);
+    const requests = this.permitted(tooMany === null ? batch.requests : batch.requests.slice(0, admitted));
+    this.traces.begin(batch, admitted);
     const command = { sessionId, epoch, frame, ackedBelow, acked, renew, progress, principal, observed, requests };
     const failure = this.context.sink.submit({ kind: "frame", ...command });
     if (failure !== null) this.notTaken(requests, failure);

@@ -12,9 +12,11 @@ export class StreamTraces {
     private readonly openMax: number,
   ) {}
 
-  begin({ requests, traceparents }: BatchFrame): void {
+  /** Of the requests of a frame so many, the first ones, are handed over. */
+  begin({ requests, traceparents }: BatchFrame, handedOver: number): void {
     if (!this.tracing) return;
     for (const { index, traceparent } of traceparents) {
+      if (index >= handedOver) return;
       const { seq, request } = requests[index] as BatchFrame["requests"][number];
       if (request.kind === "refused" || this.#open.size >= this.openMax || this.#open.has(seq)) continue;
       const trace = this.tracing.request(request, traceparent, "session");

@@ -109,15 +109,19 @@ export class AccessControl implements Access {
   #charge(account: Account, asked: number, by: Charged = "call"): TooMany | null {
     const { requestsPerSecond, requestsBurst } = account.permissions.allowance;
     if (requestsPerSecond === 0) return null;
-    const requests = by === "connection" ? asked * connectionRequests(requestsPerSecond) : asked;
     const nowMs = this.#options.monotonicMs();
-    const waitMs = account.rate.take(requests, requestsPerSecond, requestsBurst, nowMs);
-    if (waitMs === 0) return null;
+    const { rate, refusals } = account;
     const message = `${account.name} makes more than its ${requestsPerSecond} requests a second`;
     if (by === "frame") {
-      return { reason: "LIMIT", message, retryAfterMs: waitMs, holdMs: account.refusals.frame(requests, nowMs) };
+      const { taken, waitMs } = rate.takeSome(asked, requestsPerSecond, requestsBurst, nowMs);
+      if (waitMs === 0) return null;
+      const holdMs = refusals.frame(asked - taken, nowMs);
+      return { reason: "LIMIT", message, retryAfterMs: waitMs, holdMs, admitted: taken };
     }
-    const holdMs = account.refusals.call(requests, nowMs);
+    const requests = by === "connection" ? asked * connectionRequests(requestsPerSecond) : asked;
+    const waitMs = rate.take(requests, requestsPerSecond, requestsBurst, nowMs);
+    if (waitMs === 0) return null;
+    const holdMs = refusals.call(requests, nowMs);
     return { reason: "LIMIT", message, retryAfterMs: Math.max(1, waitMs - holdMs), holdMs }; // told after that
   }
 

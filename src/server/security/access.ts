@@ -45,6 +45,8 @@ export interface TooMany extends RouteFailure {
    * much does not keep the server busy with refusing.
    */
   readonly holdMs?: number;
+  /** Of a frame: so many of its requests, the first ones, may be made nevertheless. Absent: none. */
+  readonly admitted?: number;
 }
 
 /** What requests come in. */
@@ -59,8 +61,8 @@ export interface Identity {
   /** Whether it may observe or take the lock of this name; nobody is told of it. */
   sees(name: string): boolean;
   /**
-   * Takes that many requests out of its quota. Null: they may be made; else nothing was taken. `by`: what they came in,
-   * by default a call; "connection": the first call by it, which costs more.
+   * Takes that many requests out of its quota. Null: they may be made; else nothing was taken, or of a frame what there
+   * was. `by`: what they came in, by default a call; "connection": the first call by it, which costs more.
    */
   charge(requests: number, by?: Charged): TooMany | null;
   /**

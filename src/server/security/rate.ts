@@ -2,8 +2,8 @@
  * How many requests a principal may make: a bucket that fills at a steady rate up to its size, and from which every request
  * takes one.
  *
- * A frame may have more requests than a bucket ever holds. It passes when the bucket is full, and leaves a debt; otherwise it
- * would never pass. Over time nobody gets more than the rate.
+ * Of a frame with more requests than there are in the bucket, the first ones pass. What cannot be divided passes when the
+ * bucket is full, and leaves a debt; otherwise it would never pass. Over time nobody gets more than the rate.
  */
 
 /** Sums of fractions are a little off. */
@@ -53,14 +53,33 @@ export class RequestRate {
 
   /** Takes `requests` and returns 0; or takes nothing and returns after how many ms to ask again. */
   take(requests: number, perSecond: number, burst: number, nowMs: number): number {
-    const size = Math.max(1, burst);
-    this.#left = Math.min(size, this.#left + ((nowMs - this.#atMs) * perSecond) / 1_000);
-    this.#atMs = nowMs;
+    const size = this.#fill(perSecond, burst, nowMs);
     const needed = Math.min(requests, size);
     if (this.#left >= needed - ROUNDING) {
       this.#left -= requests;
       return 0;
     }
+    return this.#waitMs(needed, perSecond);
+  }
+
+  /** Takes as many of `requests` as there are. `waitMs`: when to ask again for the others; 0: there are no others. */
+  takeSome(requests: number, perSecond: number, burst: number, nowMs: number): { taken: number; waitMs: number } {
+    const size = this.#fill(perSecond, burst, nowMs);
+    const taken = Math.max(0, Math.min(requests, Math.floor(this.#left + ROUNDING)));
+    this.#left -= taken;
+    const others = requests - taken;
+    return { taken, waitMs: others === 0 ? 0 : this.#waitMs(Math.min(others, size), perSecond) };
+  }
+
+  /** Returns its size. */
+  #fill(perSecond: number, burst: number, nowMs: number): number {
+    const size = Math.max(1, burst);
+    this.#left = Math.min(size, this.#left + ((nowMs - this.#atMs) * perSecond) / 1_000);
+    this.#atMs = nowMs;
+    return size;
+  }
+
+  #waitMs(needed: number, perSecond: number): number {
     return Math.max(1, Math.ceil(((needed - this.#left) * 1_000) / perSecond));
   }
 
