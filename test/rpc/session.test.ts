@@ -185,6 +185,27 @@ describe("a quota", () => {
     ]);
   });
 
+  it("never refuses what is sent again, as often as that was announced", () => {
+    const asked: unknown[] = [];
+    const charge: Identity["charge"] = (n, by) => {
+      asked.push([n, by]);
+      return by === "again" ? null : { reason: "LIMIT", message: "slowly", retryAfterMs: 70, admitted: 1 };
+    };
+    open({}, { charge });
+    hello({ sessionId: "s", epoch: 2, outstanding: [3, 5] });
+    deliver([result(0, { kind: "welcome", sessionId: "s", epoch: 2, resumed: true, lost: [] })]);
+    send({ frame: 2, commands: [release(3), release(5), release(6), release(7)] });
+    expect(asked).toEqual([
+      [2, "again"],
+      [2, "frame"],
+    ]);
+    expect(frames()).toMatchObject([{ frame: 2, requests: [{ seq: 3 }, { seq: 5 }, { seq: 6 }] }]);
+    expect(pipe.frames.at(-1)?.results).toMatchObject([{ seq: 7, failure: { reason: "LIMIT" } }]);
+    send({ frame: 3, commands: [release(4), release(5)] }); // once more
+    expect(asked.at(-1)).toEqual([2, "frame"]);
+    expect(pipe.closed).toMatchObject({ reason: "LIMIT" });
+  });
+
   it("is not asked for frames without requests; they have a pace, by what the one before has brought about", () => {
     const told: number[] = [];
     const paces = [0, 30, 500];

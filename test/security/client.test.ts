@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { connect, LeaseholdError } from "@leasehold/client";
 import { afterAll, describe, expect, it, onTestFinished } from "vitest";
+import { Network } from "../e2e/support.js";
 import { until } from "../services/processes.mjs";
 import { expectNoSecretLogged, file, secret, serve, tokenLine } from "./support.js";
 
@@ -169,5 +170,29 @@ quotas: [{ principal: token/ci, requestsPerSecond: 100, requestsBurst: 10 }]
     const locks = await Promise.all(names.map((name) => mine.acquire(name, { wait: "30s" })));
     expect(locks.map(({ state }) => state.is)).toEqual(names.map(() => "held"));
     expect(await Promise.all(locks.map((lock) => lock.release()))).toEqual(names.map(() => true));
+  });
+
+  it("does not keep a client from coming back with more than its burst that it waits for", async () => {
+    const policy = `rules: [{ principal: "*", prefix: "", verbs: [acquire, observe] }]
+quotas: [{ principal: token/ci, requestsPerSecond: 20, requestsBurst: 10 }]
+`;
+    const authTokens = file(tokenLine("ci", first) + tokenLine("ops", second));
+    const { address } = await serve({ authTokens, policy: file(policy) });
+    const network = await Network.to(address);
+    const { client: holder } = await client(address, { token: second });
+    const { client: mine, states } = await client(network.address, { token: first, ttl: "5s" });
+    const kept = await mine.acquire("kept");
+    const names = Array.from({ length: 30 }, (_, i) => `lock/${i}`);
+    const held = await Promise.all(names.map((name) => holder.acquire(name)));
+    const waits = names.map((name) => mine.acquire(name, { wait: "20s" }));
+    const waited = async () =>
+      (await Promise.all(names.map((name) => holder.describe(name)))).map((d) => d.waitersTotal);
+    await until(async () => !(await waited()).includes(0), { what: "all of them wait" });
+    network.cut();
+    await until(() => states.at(-1) === "connected" && states.length > 1, { what: `the client is back (${states})` });
+    await Promise.all(held.map((lock) => lock.release()));
+    const locks = await Promise.all(waits);
+    expect(kept.state.is).toBe("held");
+    expect(locks.map(({ state }) => state.is)).toEqual(names.map(() => "held"));
   });
 });

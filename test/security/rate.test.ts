@@ -30,6 +30,18 @@ it("gives of a frame what there is, and says when there is as much as the rest, 
   expect(rate.takeSome(1, 100, 10, 220)).toEqual({ taken: 0, waitMs: 410 });
 });
 
+it("lets what is sent again through, and is owed a burst for it at most", () => {
+  const rate = new RequestRate(10, 0);
+  rate.owe(4, 100, 10, 0);
+  expect(rate.take(6, 100, 10, 0)).toBe(0);
+  rate.owe(1_000, 100, 10, 0);
+  rate.owe(1_000, 100, 10, 0);
+  expect(rate.take(1, 100, 10, 0)).toBe(110);
+  expect(rate.take(50, 100, 10, 200)).toBe(0); // a debt of more than a burst
+  rate.owe(1, 100, 10, 200);
+  expect(rate.take(1, 100, 10, 200)).toBe(410); // which stays what it was
+});
+
 it("lets what cannot be divided and is larger than the burst through when it is full, as a debt", () => {
   const rate = new RequestRate(10, 0);
   expect(rate.take(1, 100, 10, 0)).toBe(0);

@@ -27,6 +27,7 @@ import type { RpcLimits } from "./limits.js";
 import { Outbox } from "./outbox.js";
 import type { RenewalPacing } from "./pacing.js";
 import type { RequestInfo } from "./request-log.js";
+import { Resent } from "./resent.js";
 import type { SessionInput, SessionPipe } from "./session-pipe.js";
 import { HELLO_SEQ, type OnResult, StreamTimes } from "./stream-times.js";
 import { StreamTraces } from "./stream-traces.js";
@@ -93,8 +94,7 @@ export class SessionStream implements SessionInput, LiveRoute {
   private sessionId = "";
   private epoch = 0;
   private clock: SessionClock | undefined;
-  /** Commands up to this number may be ones that are sent again. */
-  private resentUpTo = 0;
+  private readonly resent = new Resent();
   private readonly outbox: Outbox;
   /** The stream ends with this after what is in the outbox has been written. */
   private ending: WireFailure | null = null;
@@ -156,7 +156,7 @@ export class SessionStream implements SessionInput, LiveRoute {
     this.clock = this.context.clocks?.session(hello.owner, hello.client);
     this.clock?.heard(1, hello.clock);
     const { attach } = hello;
-    for (const seq of attach.outstanding) this.resentUpTo = Math.max(this.resentUpTo, seq);
+    this.resent.announce(attach.outstanding);
     const { principal } = this.identity;
     const failure = this.context.sink.submit({ kind: "attach", ...attach, route: this, principal });
     if (failure !== null) this.end(failure);
@@ -186,8 +186,12 @@ export class SessionStream implements SessionInput, LiveRoute {
     this.frame = frame;
     const { sessionId, epoch } = this;
     const { principal } = this.identity;
-    const tooMany = batch.requests.length > 0 ? this.identity.charge(batch.requests.length, "frame") : null;
-    const admitted = tooMany === null ? batch.requests.length : (tooMany.admitted ?? 0);
+    // What is sent again is never too much: a client that cannot come back loses what it has.
+    const again = this.resent.take(batch.requests);
+    if (again > 0) this.identity.charge(again, "again");
+    const others = batch.requests.length - again;
+    const tooMany = others > 0 ? this.identity.charge(others, "frame") : null;
+    const admitted = tooMany === null ? batch.requests.length : again + (tooMany.admitted ?? 0);
     this.times.begin(batch.requests);
     if (tooMany !== null) this.notTaken(batch.requests.slice(admitted), tooMany);
     if (tooMany?.holdMs) this.rest(tooMany.holdMs);
@@ -218,7 +222,7 @@ export class SessionStream implements SessionInput, LiveRoute {
   }
 
   private notTaken(requests: BatchFrame["requests"], failure: RouteFailure): void {
-    if (requests.some(({ seq }) => seq <= this.resentUpTo)) {
+    if (this.resent.someOf(requests)) {
       this.end(failure);
       return;
     }

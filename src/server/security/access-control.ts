@@ -112,6 +112,10 @@ export class AccessControl implements Access {
     const nowMs = this.#options.monotonicMs();
     const { rate, refusals } = account;
     const message = `${account.name} makes more than its ${requestsPerSecond} requests a second`;
+    if (by === "again") {
+      rate.owe(asked, requestsPerSecond, requestsBurst, nowMs);
+      return null;
+    }
     if (by === "frame") {
       const { taken, waitMs } = rate.takeSome(asked, requestsPerSecond, requestsBurst, nowMs);
       if (waitMs === 0) return null;

@@ -50,7 +50,7 @@ export interface TooMany extends RouteFailure {
 }
 
 /** What requests come in. */
-export type Charged = "call" | "frame" | "connection";
+export type Charged = "call" | "frame" | "connection" | "again";
 
 /** Somebody who has been authenticated. */
 export interface Identity {
@@ -62,7 +62,8 @@ export interface Identity {
   sees(name: string): boolean;
   /**
    * Takes that many requests out of its quota. Null: they may be made; else nothing was taken, or of a frame what there
-   * was. `by`: what they came in, by default a call; "connection": the first call by it, which costs more.
+   * was. `by`: what they came in, by default a call; "connection": the first call by it, which costs more; "again": in a frame, on a
+   * new stream of their session, which is never refused, and paid for by the time after it.
    */
   charge(requests: number, by?: Charged): TooMany | null;
   /**

@@ -71,6 +71,12 @@ export class RequestRate {
     return { taken, waitMs: others === 0 ? 0 : this.#waitMs(Math.min(others, size), perSecond) };
   }
 
+  /** Takes `requests`, whether they are there or not; what is owed is never more than the burst. */
+  owe(requests: number, perSecond: number, burst: number, nowMs: number): void {
+    const size = this.#fill(perSecond, burst, nowMs);
+    this.#left = Math.max(this.#left - requests, Math.min(this.#left, -size));
+  }
+
   /** Returns its size. */
   #fill(perSecond: number, burst: number, nowMs: number): number {
     const size = Math.max(1, burst);
