@@ -3,16 +3,7 @@ import { expect, test } from "vitest";
 import { WatchEncoder } from "../../src/server/rpc/watch-encode.js";
 import type { WatchEntry } from "../../src/server/watch/entry.js";
 import { noHold, noWaiter } from "../watch/store.js";
-
-const lock = {
-  name: "a",
-  holders: [],
-  holdersTotal: 0,
-  waiters: [],
-  waitersTotal: 0,
-  reserved: false,
-  delayRemainingMs: 0,
-};
+import { lock } from "./support.js";
 
 const granted = (timestamp: number): WatchEntry => ({
   ...{ kind: "granted", timestamp, name: `a/${timestamp}`, token: timestamp, mode: "exclusive" },
@@ -22,7 +13,7 @@ const granted = (timestamp: number): WatchEntry => ({
 
 const entries: WatchEntry[] = [
   { kind: "reset", timestamp: 1, reason: "start" },
-  { kind: "state", timestamp: 1, lock },
+  { kind: "state", timestamp: 1, lock: lock("a") },
   { kind: "synced", timestamp: 1 },
   granted(2),
   { kind: "queued", timestamp: 3, name: "a/2", waiter: noWaiter },
