@@ -154,6 +154,7 @@ describeWithServices("wall clocks that are wrong", ["faketime"], () => {
     const all = Object.values(clients);
     await Promise.all(all.map((client) => client.take(`own/${client.owner}`)));
     const wrong = { "ahead/1": 90_000, "behind/1": -HOUR_MS };
+    await until(async () => (await skewOf(server)).measured === all.length, 30_000, "a look at all clocks");
     const skew = await untilNamed(server, wrong);
     expect(skew).toMatchObject({ measured: 4, serverAheadMs: 0 });
     expect(skew.clients.map(({ owner }) => owner)).toEqual(["behind/1", "ahead/1"]);
